@@ -1,0 +1,1 @@
+"""Running: one request, started by the native engine, Docker or Podman."""

@@ -1,0 +1,132 @@
+"""Everything that torchship says when something is wrong.
+
+Each message is one clear sentence with the path to the fault; `hint` says what to do next.
+
+    TorchshipError
+    ├── UsageError              the command line, or a setting in [tool.torchship]   (exit 2)
+    │   └── InvalidReference    not an image reference
+    ├── ProjectError            the project's files: no main.py, bad requirements, secrets
+    │   ├── LockError           torchship.lock is missing, damaged, or for another platform
+    │   │   └── LockStale       the lock no longer fits its inputs
+    │   ├── ResolveError        uv or apt-get found no set of packages
+    │   └── SecretFound         a file that looks like a secret would go into the image
+    ├── InvalidDigest           not sha256:<64 hex digits>
+    ├── FetchError              a file could not be had from any source
+    │   └── MovedOn             Debian's mirrors have replaced pinned package versions
+    ├── HostileInput            a file from outside breaks the rules of its format
+    │   ├── WheelError          a wheel that lies about its members
+    │   ├── PackageError        a .deb that is not one
+    │   └── LayerError          a layer that would unpack outside its folder, or is damaged
+    ├── PlanError               the layers do not fit into an image
+    ├── StoreError              the local store: full, read-only, locked
+    │   ├── BlobDamaged         a blob no longer has its digest
+    │   └── ImageNotFound       no such image in the store
+    ├── RegistryError           a registry refused, failed or lied
+    └── EngineError             an engine is missing or could not start the container
+"""
+
+from __future__ import annotations
+
+
+class TorchshipError(Exception):
+    """Base of every error that torchship raises on purpose.
+
+    ``message`` is one sentence that names the fault; ``hint`` is what the user does next.
+    """
+
+    exit_code = 1
+
+    def __init__(self, message: str, *, hint: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+    def __reduce__(self) -> tuple[object, ...]:
+        # Errors cross from the workers that derive layers: keep the hint on the way.
+        return (_restore, (type(self), self.message, self.hint))
+
+
+def _restore(kind: type[TorchshipError], message: str, hint: str | None) -> TorchshipError:
+    return kind(message, hint=hint)
+
+
+class UsageError(TorchshipError):
+    """The command line or a setting is not what torchship takes."""
+
+    exit_code = 2
+
+
+class InvalidReference(UsageError):
+    """The text is not an image reference."""
+
+
+class ProjectError(TorchshipError):
+    """The project's own files cannot be used."""
+
+
+class LockError(ProjectError):
+    """``torchship.lock`` is missing, damaged, or holds nothing for the platform."""
+
+
+class LockStale(LockError):
+    """The lock was resolved from other inputs than the project's present ones."""
+
+
+class ResolveError(ProjectError):
+    """No set of packages satisfies the project's requirements."""
+
+
+class SecretFound(ProjectError):
+    """A file of the project looks like a secret."""
+
+
+class InvalidDigest(TorchshipError):
+    """The text is not a digest."""
+
+
+class FetchError(TorchshipError):
+    """A pinned file could not be had from any source."""
+
+
+class MovedOn(FetchError):
+    """No mirror serves the pinned version of these Debian packages any more."""
+
+
+class HostileInput(TorchshipError):
+    """A file from outside breaks the rules of its format."""
+
+
+class WheelError(HostileInput):
+    """A wheel breaks the rules of zip or of the wheel format."""
+
+
+class PackageError(HostileInput):
+    """A Debian package breaks the rules of its format."""
+
+
+class LayerError(HostileInput):
+    """A layer is damaged, or would write outside its folder."""
+
+
+class PlanError(TorchshipError):
+    """The layers do not fit into one image."""
+
+
+class StoreError(TorchshipError):
+    """The local store cannot be read or written."""
+
+
+class BlobDamaged(StoreError):
+    """A blob in the store no longer has the digest that it is filed under."""
+
+
+class ImageNotFound(StoreError):
+    """The store holds no image of that name."""
+
+
+class RegistryError(TorchshipError):
+    """A registry refused, failed, or answered with something else than asked for."""
+
+
+class EngineError(TorchshipError):
+    """An engine is missing, or could not start the container."""

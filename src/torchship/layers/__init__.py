@@ -1,0 +1,1 @@
+"""Bytes: how wheels, Debian packages, data and source become deterministic layers."""

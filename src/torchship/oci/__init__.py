@@ -1,0 +1,1 @@
+"""Images: references, manifests, the local store, and what is exchanged with registries."""

@@ -1,0 +1,1 @@
+"""What a run was and gave: run directories, records, verdicts."""
