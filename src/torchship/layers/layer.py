@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from types import MappingProxyType
 from typing import Protocol
 
@@ -49,10 +50,31 @@ class Layer:
         )
 
 
+class Interpreter(Protocol):
+    """A Python of exactly the image's version, to compile bytecode with."""
+
+    def run(self, script: Path, arguments: Sequence[str]) -> None:
+        """Run a self-contained script, isolated (``-I -S``); raise `EngineError` if it fails.
+
+        ``arguments`` that are absolute paths name files that the script reads, or a file in
+        an existing folder that it writes.
+        """
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Materials:
+    """What a recipe is cooked from: files by their sha256, an interpreter, a scratch folder."""
+
+    files: Mapping[Digest, Path]
+    scratch: Path
+    interpreter: Interpreter | None = None
+
+
 class Recipe(Protocol):
     """All that a layer is made of. Known, with its key, before a byte of the layer is.
 
-    Recipes are frozen dataclasses of plain values, so that a worker process can be sent one.
+    Recipes are frozen dataclasses of plain values, so that a worker process can be sent one;
+    they name files by digest, so that a layer which is known already needs no download.
     """
 
     @property
@@ -67,7 +89,11 @@ class Recipe(Protocol):
     def inputs(self) -> Mapping[str, object]:
         """JSON value that names every input that the bytes depend on, by digest or value."""
 
-    def write(self, archive: Archive) -> None:
+    @property
+    def needs(self) -> tuple[Digest, ...]:
+        """The files that `write` will look for in `Materials.files`."""
+
+    def write(self, archive: Archive, materials: Materials) -> None:
         """Write the entries, in a fixed order; the caller closes the archive."""
 
 
