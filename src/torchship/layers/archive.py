@@ -206,7 +206,7 @@ def _inflate(inflater: isal_zlib.Decompress, piece: bytes) -> Iterator[bytes]:
     while True:
         try:
             data = inflater.decompress(piece, BLOCK)
-        except isal_zlib.error as error:
+        except isal_zlib.error as error:  # type: ignore[misc] # its stub declares a value
             raise HostileInput(f"its compressed data is damaged ({error})") from None
         yield data
         piece = inflater.unconsumed_tail

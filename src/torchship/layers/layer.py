@@ -103,6 +103,6 @@ def key(recipe: Recipe) -> Digest:
     return Digest.of(canonical.encode([kind, REVISION, recipe.inputs]))
 
 
-def annotations(recipe: Recipe) -> dict[str, str]:
+def labels(recipe: Recipe) -> dict[str, str]:
     """Return the annotations that a derived layer carries in its manifest."""
     return {TITLE: recipe.title, KEY: str(key(recipe)), **recipe.origin}
