@@ -125,7 +125,26 @@ class ImageNotFound(StoreError):
 
 
 class RegistryError(TorchshipError):
-    """A registry refused, failed, or answered with something else than asked for."""
+    """A registry refused, failed, or answered with something else than asked for.
+
+    ``request`` is the method and the address, without the address's query, which may hold
+    signatures; ``status`` is the HTTP status, None where no answer came; ``code`` is the
+    registry's own word (distribution-spec, "Error Codes"): ``MANIFEST_UNKNOWN``, ``DENIED``.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        hint: str | None = None,
+        request: str | None = None,
+        status: int | None = None,
+        code: str | None = None,
+    ) -> None:
+        super().__init__(message, hint=hint)
+        self.request = request
+        self.status = status
+        self.code = code
 
 
 class EngineError(TorchshipError):
