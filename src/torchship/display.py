@@ -1,0 +1,144 @@
+"""What the user watches: a live display on a terminal, plain lines in a log. All on stderr."""
+
+from __future__ import annotations
+
+import sys
+import time
+from types import TracebackType
+from typing import TYPE_CHECKING, Protocol
+
+from torchship.progress import Progress, Task
+
+if TYPE_CHECKING:
+    from rich.progress import Progress as RichProgress
+    from rich.progress import TaskID
+
+_UNITS = ("B", "kB", "MB", "GB", "TB")
+
+
+def size(count: float) -> str:
+    """Write a number of bytes for people, in powers of 1000: ``192 MB``."""
+    for unit in _UNITS:
+        if count < 1000 or unit == _UNITS[-1]:
+            return f"{count:.0f} {unit}" if unit == "B" or count >= 100 else f"{count:.1f} {unit}"
+        count /= 1000
+    raise AssertionError  # the loop returns at its last unit
+
+
+class Display(Progress, Protocol):
+    """A progress sink that has to be opened and closed."""
+
+    def __enter__(self) -> Display:
+        """Take the screen."""
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Give it back."""
+
+
+def display() -> Display:
+    """Return what fits standard error: live where it is a terminal, lines where it is not."""
+    return _Live() if sys.stderr.isatty() else _Lines()
+
+
+class _LineTask:
+    """Tells of itself once, when it is done, and only if it took long enough to wonder."""
+
+    def __init__(self, lines: _Lines, label: str, total: int | None) -> None:
+        self._lines = lines
+        self._label = label
+        self._total = total
+        self._done = 0
+        self._began = time.monotonic()
+
+    def advance(self, amount: int) -> None:
+        self._done += amount
+
+    def finish(self) -> None:
+        seconds = time.monotonic() - self._began
+        amount = self._total or self._done
+        if seconds >= 1:
+            told = f" {size(amount)}" if amount else ""
+            self._lines.say(f"{self._label}{told} in {seconds:.1f} s")
+
+
+class _Lines:
+    """Plain lines, for a log."""
+
+    def __enter__(self) -> _Lines:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def task(self, label: str, total: int | None = None) -> Task:
+        return _LineTask(self, label, total)
+
+    def say(self, line: str) -> None:
+        sys.stderr.write(line + "\n")
+        sys.stderr.flush()
+
+
+class _LiveTask:
+    """One bar, gone when it is done."""
+
+    def __init__(self, progress: RichProgress, handle: TaskID) -> None:
+        self._progress = progress
+        self._handle = handle
+
+    def advance(self, amount: int) -> None:
+        self._progress.advance(self._handle, amount)
+
+    def finish(self) -> None:
+        self._progress.remove_task(self._handle)
+
+
+class _Live:
+    """Bars with bytes, speed and time left. rich is imported when the first bar is needed."""
+
+    def __init__(self) -> None:
+        self._progress: RichProgress | None = None
+
+    def __enter__(self) -> _Live:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._progress is not None:
+            self._progress.stop()
+            self._progress = None
+
+    def task(self, label: str, total: int | None = None) -> Task:
+        from rich.console import Console
+        from rich.markup import escape
+        from rich.progress import (
+            BarColumn,
+            DownloadColumn,
+            Progress,
+            TextColumn,
+            TimeElapsedColumn,
+            TransferSpeedColumn,
+        )
+
+        if self._progress is None:
+            self._progress = Progress(
+                TextColumn("{task.description}"),
+                BarColumn(bar_width=24),
+                DownloadColumn(),
+                TransferSpeedColumn(),
+                TimeElapsedColumn(),
+                console=Console(stderr=True),
+                transient=True,
+            )
+            self._progress.start()
+        return _LiveTask(self._progress, self._progress.add_task(escape(label), total=total))
+
+    def say(self, line: str) -> None:
+        if self._progress is not None:
+            self._progress.console.print(line, markup=False, highlight=False)
+        else:
+            sys.stderr.write(line + "\n")
+            sys.stderr.flush()

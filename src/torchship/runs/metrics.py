@@ -1,0 +1,77 @@
+"""A run's metrics: numbers of a JSON file of its output, or the last match on its stdout."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+from torchship.errors import ProjectError
+from torchship.project.project import Metric
+
+LARGEST = 1 << 20
+"""A metrics file is a flat object of numbers: more bytes than this are something else."""
+
+
+def collect(declared: Iterable[Metric], *, output: Path, log: Path) -> Mapping[str, float]:
+    """Find every declared metric, and every number of ``metrics.json`` besides.
+
+    A metric that the run did not give is left out: whether that matters is the verdict's to
+    say. Raises `ProjectError` where a file or a match is not what was declared.
+    """
+    found = dict(_numbers(output / "metrics.json"))
+    for metric in declared:
+        if metric.pattern is not None:
+            value = _matched(metric, log)
+        else:
+            value = _numbers(output / (metric.file or "metrics.json")).get(metric.name)
+        if value is not None:
+            found[metric.name] = value
+    return dict(sorted(found.items()))
+
+
+def _numbers(path: Path) -> Mapping[str, float]:
+    # The program wrote this: it is read as untrusted input, and never through a link.
+    if path.is_symlink() or not path.is_file():
+        return {}
+    if path.stat().st_size > LARGEST:
+        raise ProjectError(f"{path} is larger than a metrics file can be ({LARGEST} bytes)")
+    try:
+        document = json.loads(path.read_bytes())
+    except ValueError as error:
+        raise ProjectError(f"{path} is not JSON: {error}") from None
+    if not isinstance(document, dict):
+        raise ProjectError(f"{path} is not a flat object of numbers")
+    return {
+        name: float(value)
+        for name, value in document.items()
+        if isinstance(value, int | float)
+        and not isinstance(value, bool)
+        and abs(value) < 1e308
+        and math.isfinite(value)
+    }
+
+
+def _matched(metric: Metric, log: Path) -> float | None:
+    r"""Return the last match: programs print a metric once an epoch, the last one counts.
+
+    One group gives the number, two give a fraction: ``Accuracy: (\d+)/(\d+)``.
+    """
+    pattern = re.compile(metric.pattern or "")
+    last: tuple[str, ...] | None = None
+    with log.open(encoding="utf-8", errors="replace") as lines:
+        for line in lines:
+            for match in pattern.finditer(line):
+                last = match.groups()
+    if not last:
+        return None
+    try:
+        numbers = [float(group) for group in last if group is not None]
+        return numbers[0] if len(numbers) == 1 else numbers[0] / numbers[1]
+    except (ValueError, IndexError, ZeroDivisionError):
+        raise ProjectError(
+            f"metrics.{metric.name}: {metric.pattern!r} matched {last!r}, which is no number",
+            hint="put one group around the number, or two around a fraction's parts",
+        ) from None
