@@ -16,10 +16,12 @@ Each message is one clear sentence with the path to the fault; `hint` says what 
     ├── HostileInput            a file from outside breaks the rules of its format
     │   ├── WheelError          a wheel that lies about its members
     │   ├── PackageError        a .deb that is not one
-    │   └── LayerError          a layer that would unpack outside its folder, or is damaged
+    │   ├── LayerError          a layer that would unpack outside its folder, or is damaged
+    │   └── ManifestError       a manifest, config, index or image archive that is not one
     ├── PlanError               the layers do not fit into an image
     ├── StoreError              the local store: full, read-only, locked
     │   ├── BlobDamaged         a blob no longer has its digest
+    │   ├── BlobMissing         a blob that should be in the store is not
     │   └── ImageNotFound       no such image in the store
     ├── RegistryError           a registry refused, failed or lied
     └── EngineError             an engine is missing or could not start the container
@@ -108,6 +110,10 @@ class LayerError(HostileInput):
     """A layer is damaged, or would write outside its folder."""
 
 
+class ManifestError(HostileInput):
+    """A manifest, config, index or image archive breaks the rules of its specification."""
+
+
 class PlanError(TorchshipError):
     """The layers do not fit into one image."""
 
@@ -118,6 +124,10 @@ class StoreError(TorchshipError):
 
 class BlobDamaged(StoreError):
     """A blob in the store no longer has the digest that it is filed under."""
+
+
+class BlobMissing(StoreError):
+    """The store does not hold a blob that was asked for."""
 
 
 class ImageNotFound(StoreError):
