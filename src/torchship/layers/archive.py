@@ -29,8 +29,15 @@ LEVEL = 4
 BLOCK = 1 << 20
 """Bytes compressed at a time. Part of the format: another size gives other bytes."""
 
+_BATCH = 1 << 18  # compressed bytes gathered before they are hashed and written, in one go
 _RECORD = 512
 _END = bytes(2 * _RECORD)  # "an archive is terminated by two 512-byte zero records"
+_FORBIDDEN = frozenset(("", ".", ".."))  # parts that no path of a layer has
+_NAME = 100  # bytes of a path that fit into the header record itself
+_SIZE = 8**11 - 1  # the largest size that does
+_ID = 8**7 - 1  # the largest uid and gid
+# name; mode, uid, gid, size, mtime; chksum; typeflag; linkname; magic and version; the rest empty
+_USTAR = struct.Struct("100s48s8s1s100s8s247x")
 # ID1 ID2, CM=8 (deflate), no flags, MTIME=0, XFL=0, OS=255 (unknown)
 _MEMBER_HEAD = b"\x1f\x8b\x08\x00\x00\x00\x00\x00\x00\xff"
 
@@ -92,6 +99,8 @@ class Archive:
         self._size = 0
         self._unpacked = 0
         self._plain = bytearray()  # uncompressed bytes that wait for their block to fill
+        self._batch: list[bytes] = []  # compressed bytes that wait to be written together
+        self._batched = 0
         self._kinds: dict[str, Kind] = {}
 
     def __contains__(self, path: str) -> bool:
@@ -143,6 +152,7 @@ class Archive:
         """End the archive and return its digests; the sink is left open."""
         self._append(_END)
         self._flush()
+        self._write_batch()
         return Written(
             digest=Digest(self._digest.hexdigest()),
             diff_id=Digest(self._diff_id.hexdigest()),
@@ -156,14 +166,7 @@ class Archive:
         if entry.path in self._kinds:
             raise HostileInput(f"{entry.path} stands in the layer twice")
         self._kinds[entry.path] = entry.kind
-        info = tarfile.TarInfo(entry.path)
-        info.type = entry.kind.value
-        info.mode = entry.mode
-        info.uid, info.gid = entry.uid, entry.gid
-        info.size = entry.size if entry.kind is Kind.FILE else 0
-        info.linkname = entry.target
-        info.mtime = 0
-        self._append(info.tobuf(tarfile.PAX_FORMAT, "utf-8", "strict"))
+        self._append(_header(entry))
 
     def _parents(self, path: str) -> None:
         parent = path.rpartition("/")[0]
@@ -196,9 +199,79 @@ class Archive:
         self._emit(b"".join((_MEMBER_HEAD, deflate.deflate_compress(block, LEVEL), trailer)))
 
     def _emit(self, data: bytes) -> None:
+        self._batch.append(data)
+        self._batched += len(data)
+        if self._batched >= _BATCH:
+            self._write_batch()
+
+    def _write_batch(self) -> None:
+        data = b"".join(self._batch)
         self._digest.update(data)
-        self._size += len(data)
         self._sink.write(data)
+        self._size += len(data)
+        self._batch.clear()
+        self._batched = 0
+
+
+def _header(entry: Entry) -> bytes:
+    """Encode an entry's header records: ustar, with pax records before it for what is too long.
+
+    Source: POSIX.1-2001, pax, "ustar Interchange Format" and "pax Header Block". The bytes are
+    those of Python's tarfile; written here since another Python's tarfile may write others.
+    """
+    name = f"{entry.path}/" if entry.kind is Kind.DIRECTORY else entry.path
+    numbers = {"uid": entry.uid, "gid": entry.gid, "size": 0}
+    if entry.kind is Kind.FILE:
+        numbers["size"] = entry.size
+    extended = [
+        _pax_record(keyword, text)
+        for keyword, text in (("path", name), ("linkpath", entry.target))
+        if len(text) > _NAME or not text.isascii()
+    ]
+    for keyword, number in numbers.items():
+        if number > (_SIZE if keyword == "size" else _ID):
+            extended.append(_pax_record(keyword, str(number)))
+            numbers[keyword] = 0
+    head = b""
+    if extended:
+        records = b"".join(extended)
+        head = _ustar("././@PaxHeader", tarfile.XHDTYPE, size=len(records))
+        head += records + bytes(-len(records) % _RECORD)
+    return head + _ustar(
+        name, entry.kind.value, mode=entry.mode & 0o7777, target=entry.target, **numbers
+    )
+
+
+def _ustar(
+    name: str,
+    kind: bytes,
+    *,
+    size: int,
+    mode: int = 0,
+    uid: int = 0,
+    gid: int = 0,
+    target: str = "",
+) -> bytes:
+    record = _USTAR.pack(
+        name.encode("ascii", "replace")[:_NAME],
+        b"%07o\0%07o\0%07o\0%011o\0%011o\0" % (mode, uid, gid, size, 0),
+        b"        ",
+        kind,
+        target.encode("ascii", "replace")[:_NAME],
+        b"ustar\x0000",
+    )
+    # "The chksum field shall represent the simple sum of all octets in the header logical
+    # record", with the field itself taken as spaces.
+    return b"%b%06o\0%b" % (record[:148], sum(record), record[155:])
+
+
+def _pax_record(keyword: str, value: str) -> bytes:
+    # "%d %s=%s\n": the number counts the whole record, its own digits too.
+    tail = b" %b=%b\n" % (keyword.encode(), value.encode())
+    length = len(tail) + 1
+    while len(str(length)) + len(tail) != length:
+        length = len(str(length)) + len(tail)
+    return b"%d%b" % (length, tail)
 
 
 def _inflate(inflater: isal_zlib.Decompress, piece: bytes) -> Iterator[bytes]:
@@ -216,9 +289,12 @@ def _inflate(inflater: isal_zlib.Decompress, piece: bytes) -> Iterator[bytes]:
 
 def check_path(path: str) -> None:
     """Raise `HostileInput` unless a path is relative, normal, and stays below the root."""
-    parts = path.split("/")
-    if "\0" in path or any(part in ("", ".", "..") for part in parts):
+    if "\0" in path or not _FORBIDDEN.isdisjoint(path.split("/")):
         raise HostileInput(f"{path!r} is not a plain relative path")
+    try:
+        path.encode()
+    except UnicodeEncodeError:
+        raise HostileInput(f"{path!r} is not a path in UTF-8") from None
 
 
 def copy(source: BinaryIO, size: int) -> Iterator[bytes]:
