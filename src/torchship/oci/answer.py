@@ -1,0 +1,102 @@
+"""A registry's answer, whole in memory, and the error that it stands for."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+import msgspec
+import urllib3
+from urllib3.exceptions import HTTPError
+
+from torchship.errors import RegistryError
+from torchship.oci.patience import PASSING, Interrupted, retry_after
+from torchship.oci.transport import Origin, request
+
+LIMIT = 4 << 20
+"""Bytes of an answer: what the distribution spec makes registries accept for a manifest."""
+
+_SECRET = re.compile(r"\b(Bearer|Basic)\s+[^\s\"']+", re.IGNORECASE)
+_HINTS = {
+    401: "log in: torchship login {host}",
+    403: "the account lacks this right, or needs a login: torchship login {host}",
+    404: "check the name and the tag; a private repository needs: torchship login {host}",
+    413: "the registry or a proxy before it limits the size of uploads",
+    429: "the registry limits how often it is asked; a login often raises the limit",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """Status, fields and body of one answer; ``url`` is the address that gave it."""
+
+    method: str
+    url: str
+    status: int
+    headers: urllib3.HTTPHeaderDict
+    body: bytes
+
+
+def read(response: urllib3.BaseHTTPResponse, method: str, url: str, limit: int = LIMIT) -> Answer:
+    """Take an answer into memory; raise `RegistryError` where it is larger than ``limit``."""
+    try:
+        body = response.read(limit + 1)
+        while len(body) <= limit and (more := response.read(limit + 1 - len(body))):
+            body += more
+    except HTTPError as fault:
+        response.close()
+        name = request(method, url)
+        raise Interrupted(f"{name} was cut off in its answer", request=name) from fault
+    if len(body) > limit:
+        response.close()
+        raise RegistryError(
+            f"{request(method, url)} gave more than the {limit} bytes that are allowed",
+            hint="this is no image manifest; check the reference",
+            request=request(method, url),
+            status=response.status,
+        )
+    response.release_conn()
+    return Answer(
+        method=method, url=url, status=response.status, headers=response.headers, body=body
+    )
+
+
+class _Error(msgspec.Struct):
+    code: str = ""
+    message: str = ""
+
+
+class _Errors(msgspec.Struct):
+    errors: list[_Error]
+
+
+def failure(answer: Answer) -> RegistryError:
+    """Return the error for an answer that was not hoped for, with the registry's own words.
+
+    It is an `Interrupted` where the fault may pass.
+    """
+    name = request(answer.method, answer.url)
+    code, said = _own_words(answer.body)
+    message = f"{name} failed with status {answer.status}{said}"
+    host = Origin.of(answer.url).host
+    hint = _HINTS.get(answer.status, "try again; if it stays, ask who runs the registry")
+    kind = Interrupted if answer.status in PASSING else RegistryError
+    fault = kind(
+        message, hint=hint.format(host=host), request=name, status=answer.status, code=code
+    )
+    if isinstance(fault, Interrupted):
+        fault.after = retry_after(answer.headers.get("Retry-After"))
+    return fault
+
+
+def _own_words(body: bytes) -> tuple[str | None, str]:
+    """Read distribution-spec's "Error Codes" document; its text is a stranger's."""
+    try:
+        errors = msgspec.json.decode(body, type=_Errors).errors
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return None, ""
+    if not errors:
+        return None, ""
+    words = ": ".join(part for part in (errors[0].code, errors[0].message) if part)
+    printable = "".join(letter if letter.isprintable() else " " for letter in words)
+    return errors[0].code or None, ": " + _SECRET.sub(r"\1 ***", printable)[:300]

@@ -1,0 +1,319 @@
+"""A registry, spoken to directly: OCI distribution-spec v1.1.
+
+Nothing that comes from a registry is believed: sizes are limits, digests are computed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Literal
+from urllib.parse import quote, urljoin
+
+import msgspec
+import urllib3
+from urllib3.exceptions import HTTPError
+
+from torchship.digest import CHUNK, Descriptor, Digest
+from torchship.errors import HostileInput, InvalidDigest, RegistryError
+from torchship.oci import auth
+from torchship.oci.answer import LIMIT, Answer, failure, read
+from torchship.oci.manifest import ACCEPTED, parse
+from torchship.oci.patience import Interrupted, Patience
+from torchship.oci.reference import Reference
+from torchship.oci.session import Session
+from torchship.oci.token import Authorizer, Credentials, Scopes
+from torchship.oci.transport import Transport, request
+from torchship.oci.upload import Source, Upload, mount
+
+_PAGE = 1000
+_PAGES = 10_000
+_TAG = re.compile(r"[a-zA-Z0-9_][a-zA-Z0-9._-]{0,127}")
+_NEXT = re.compile(r'<([^>]*)>\s*;[^,]*\brel="?next"?')
+_CONTENT_RANGE = re.compile(r"bytes (\d+)-\d+/(?:\d+|\*)")
+
+
+class _Tags(msgspec.Struct):
+    tags: list[str] | None = None
+
+
+class Registry:
+    """One registry as this user sees it. Thread-safe; connections are shared.
+
+    ``access`` is what its tokens ask for. All methods raise `RegistryError`, after patience
+    with what may pass has ended.
+    """
+
+    def __init__(
+        self,
+        host: str,
+        *,
+        access: Literal["pull", "pull,push"] = "pull",
+        credentials: Callable[[], Credentials | None] | None = None,
+        patience: Patience | None = None,
+    ) -> None:
+        transport = Transport(host, patience=patience)
+        known = credentials or partial(auth.credentials, host)
+        self.session = Session(transport, Authorizer(transport, known))
+        self._access = access
+
+    @property
+    def host(self) -> str:
+        """The registry's name in references."""
+        return self.session.host
+
+    def scopes(self, repository: str) -> Scopes:
+        """Return what access to a repository is asked for."""
+        return (f"repository:{repository}:{self._access}",)
+
+    def manifest(self, reference: Reference) -> tuple[bytes, Descriptor]:
+        """Return a manifest or an index: its raw bytes, checked to be well-formed.
+
+        A digest in the reference is verified; a tag beside it is not asked for.
+        """
+        answer = self._manifest(reference, expect={200})
+        return answer.body, self._described(answer, reference)
+
+    def find_manifest(self, reference: Reference) -> tuple[bytes, Descriptor] | None:
+        """Return a manifest as `manifest` does, or None where there is none of that name."""
+        answer = self._manifest(reference, expect={200, 404})
+        if answer.status == 404:
+            return None
+        return answer.body, self._described(answer, reference)
+
+    def blob(
+        self, repository: str, descriptor: Descriptor, advance: Callable[[int], None] | None = None
+    ) -> Iterator[bytes]:
+        """Yield a blob piece by piece; a transfer that is cut goes on where it stopped.
+
+        Raises at the end where size or digest differ from the descriptor's, so nothing may be
+        used before the iterator ends; a blob that is too long ends early.
+        """
+        running = hashlib.sha256()
+        for piece in self.pieces(repository, descriptor):
+            running.update(piece)
+            if advance is not None:
+                advance(len(piece))
+            yield piece
+        if running.hexdigest() != descriptor.digest.hex:
+            raise wrong_blob(self.host, repository, descriptor)
+
+    def pieces(self, repository: str, descriptor: Descriptor) -> Iterator[bytes]:
+        """Yield a blob as `blob` does, exactly its size, for a caller who verifies the digest."""
+        path = f"/v2/{repository}/blobs/{descriptor.digest}"
+        offset = 0
+        tries = self.session.tries()
+        while True:
+            try:
+                headers = {"Range": f"bytes={offset}-"} if offset else {}
+                response = self.session.open("GET", path, self.scopes(repository), headers=headers)
+                for piece in _rest(response, path, descriptor, offset):
+                    offset += len(piece)
+                    tries.progressed()
+                    yield piece
+                return
+            except Interrupted as fault:
+                tries.failed(fault)
+
+    def has_blob(self, repository: str, descriptor: Descriptor) -> bool:
+        """Ask whether a blob is in the repository already."""
+        path = f"/v2/{repository}/blobs/{descriptor.digest}"
+        answer = self.session.ask("HEAD", path, self.scopes(repository), expect={200, 404})
+        return answer.status == 200
+
+    def mount(self, repository: str, descriptor: Descriptor, *, origin: str) -> bool:
+        """Take a blob over from another repository here; False where that is refused."""
+        return mount(
+            self.session,
+            repository,
+            descriptor,
+            self.scopes(repository),
+            origin=origin,
+        )
+
+    def upload(
+        self,
+        repository: str,
+        descriptor: Descriptor,
+        source: Source,
+        advance: Callable[[int], None] | None = None,
+    ) -> None:
+        """Send a blob; a transfer that is cut goes on from what the registry has.
+
+        ``source`` gives the blob's bytes from an offset on. ``advance`` is told of each byte
+        once.
+        """
+        Upload(
+            session=self.session,
+            repository=repository,
+            descriptor=descriptor,
+            source=source,
+            scopes=self.scopes(repository),
+            advance=advance or _ignore,
+        ).run()
+
+    def put_manifest(self, reference: Reference, raw: bytes, media_type: str) -> Answer:
+        """Send a manifest or an index under the reference's tag, or else its digest.
+
+        Everything that it names must be there. Raises where the registry filed it under
+        another digest.
+        """
+        expected = Digest.of(raw)
+        name = reference.tag or str(reference.digest or expected)
+        path = f"/v2/{reference.repository}/manifests/{name}"
+        answer = self.session.ask(
+            "PUT",
+            path,
+            self.scopes(reference.repository),
+            expect={200, 201, 202},
+            headers={"Content-Type": media_type},
+            body=raw,
+        )
+        filed = answer.headers.get("Docker-Content-Digest")
+        if filed is not None and filed.startswith("sha256:") and filed != str(expected):
+            raise RegistryError(
+                f"{self.host} filed the manifest {expected} as {filed}",
+                hint="the registry, or a proxy before it, changes manifests",
+                request=request("PUT", answer.url),
+                status=answer.status,
+            )
+        return answer
+
+    def tags(self, repository: str) -> tuple[str, ...]:
+        """Return all tags of a repository, sorted, however many pages they fill."""
+        path = f"/v2/{repository}/tags/list?n={_PAGE}"
+        found: set[str] = set()
+        for answer in self.pages(path, self.scopes(repository), expect={200}):
+            try:
+                tags = msgspec.json.decode(answer.body, type=_Tags).tags or []
+            except (msgspec.DecodeError, UnicodeDecodeError) as fault:
+                raise self._nonsense(answer, f"no list of tags: {fault}") from None
+            for tag in tags:
+                if not _TAG.fullmatch(tag):
+                    raise self._nonsense(answer, f"{tag[:200]!r}, which is no tag")
+            found.update(tags)
+        return tuple(sorted(found))
+
+    def pages(self, path: str, scopes: Scopes, *, expect: set[int]) -> Iterator[Answer]:
+        """Yield an answer and those that its Link fields (RFC 8288) lead on to."""
+        seen: set[str] = set()
+        url = path
+        while True:
+            answer = self.session.ask("GET", url, scopes, expect=expect)
+            yield answer
+            link = _NEXT.search(answer.headers.get("Link", ""))
+            if link is None or answer.status != 200:
+                return
+            seen.add(url)
+            url = urljoin(answer.url, quote(link[1], safe=":/?&=%@+,;~!$'()*#[]"))
+            if url in seen or len(seen) > _PAGES or not self.session.transport.owns(url):
+                raise self._nonsense(answer, "pages that lead in a circle or astray")
+
+    def _manifest(self, reference: Reference, *, expect: set[int]) -> Answer:
+        name = reference.digest or reference.tag
+        path = f"/v2/{reference.repository}/manifests/{name}"
+        accept = {"Accept": ", ".join(ACCEPTED)}
+        scopes = self.scopes(reference.repository)
+        return self.session.ask("GET", path, scopes, expect=expect, headers=accept, limit=LIMIT)
+
+    def _described(self, answer: Answer, reference: Reference) -> Descriptor:
+        computed = Digest.of(answer.body)
+        wanted = reference.digest
+        said = answer.headers.get("Docker-Content-Digest")
+        if wanted is None and said is not None and said.startswith("sha256:"):
+            try:
+                wanted = Digest.parse(said)
+            except InvalidDigest as fault:
+                raise self._nonsense(answer, fault.message) from None
+        if wanted is not None and computed != wanted:
+            raise self._nonsense(answer, f"a manifest with the digest {computed}, not {wanted}")
+        media_type = answer.headers.get("Content-Type", "").partition(";")[0].strip()
+        try:
+            document = parse(answer.body, media_type)
+        except HostileInput as fault:
+            raise RegistryError(
+                f"{reference}: {fault.message}",
+                hint=fault.hint,
+                request=request("GET", answer.url),
+                status=answer.status,
+            ) from None
+        return Descriptor(media_type=document.media_type, digest=computed, size=len(answer.body))
+
+    def _nonsense(self, answer: Answer, what: str) -> RegistryError:
+        return RegistryError(
+            f"{self.host} gave {what}",
+            hint="the registry, or a proxy before it, is broken or hostile",
+            request=request(answer.method, answer.url),
+            status=answer.status,
+        )
+
+
+def wrong_blob(host: str, repository: str, descriptor: Descriptor) -> RegistryError:
+    """Return the error for a blob whose bytes do not have its digest."""
+    return RegistryError(
+        f"{host}/{repository}: the blob that came is not {descriptor.digest}",
+        hint="the registry's copy is damaged, or something in between changed it; push it again",
+        request=f"GET {host}/v2/{repository}/blobs/{descriptor.digest}",
+    )
+
+
+def _rest(
+    response: urllib3.BaseHTTPResponse, path: str, descriptor: Descriptor, offset: int
+) -> Iterator[bytes]:
+    """Yield the bytes from ``offset`` to the blob's end, and no byte more."""
+    with response:
+        if response.status not in {200, 206}:
+            raise failure(read(response, "GET", path))
+        skip = offset - _begins(response, path, offset)
+        length = response.headers.get("Content-Length", "")
+        if length.isdecimal() and int(length) - skip != descriptor.size - offset:
+            raise _wrong_size(path, descriptor)
+        left = descriptor.size - offset
+        try:
+            for read_piece in response.stream(CHUNK, decode_content=False):
+                piece = read_piece[skip:] if skip else read_piece
+                skip -= len(read_piece) - len(piece)
+                if len(piece) > left:
+                    raise _wrong_size(path, descriptor)
+                left -= len(piece)
+                if piece:
+                    yield piece
+        except HTTPError as fault:
+            raise _cut(path) from fault
+    if left:
+        raise _cut(path)
+
+
+def _begins(response: urllib3.BaseHTTPResponse, path: str, offset: int) -> int:
+    """Return the place of the answer's first byte: a registry may ignore the Range asked for."""
+    if response.status == 200:
+        return 0
+    begins = _CONTENT_RANGE.match(response.headers.get("Content-Range", ""))
+    if begins is None or int(begins[1]) > offset:
+        raise RegistryError(
+            f"GET {path} gave another part of the blob than asked for",
+            hint="the registry, or a proxy before it, is broken",
+            request=f"GET {path}",
+            status=206,
+        )
+    return int(begins[1])
+
+
+def _wrong_size(path: str, descriptor: Descriptor) -> RegistryError:
+    return RegistryError(
+        f"GET {path}: the blob's size is not the {descriptor.size} bytes that the manifest says",
+        hint="the registry's copy is damaged, or the manifest lies; push the image again",
+        request=f"GET {path}",
+        status=200,
+    )
+
+
+def _cut(path: str) -> Interrupted:
+    name = f"GET {path}"
+    return Interrupted(f"{name} was cut off", hint="check the network", request=name)
+
+
+def _ignore(amount: int) -> None:
+    pass

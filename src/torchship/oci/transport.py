@@ -1,0 +1,256 @@
+"""One exchange over HTTP: connections, trust, redirects, and how long to go on trying.
+
+The only place that opens a socket to a registry. TLS always; plain HTTP for the loopback and
+for registries that the user names in ``TORCHSHIP_INSECURE_REGISTRIES`` (``host:port,...``).
+Proxies are taken from the environment (``HTTPS_PROXY``, ``NO_PROXY``).
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import ssl
+import threading
+import urllib.request
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urljoin, urlsplit
+
+import urllib3
+from urllib3.exceptions import HTTPError, NewConnectionError, SSLError
+
+from torchship.errors import RegistryError
+from torchship.oci.patience import Interrupted, Patience
+
+INSECURE = "TORCHSHIP_INSECURE_REGISTRIES"
+_REDIRECTS = frozenset({301, 302, 303, 307, 308})
+_REDIRECTS_FOLLOWED = 5
+_CONNECTIONS = 16
+_PROBE_SECONDS = 3.0
+_AGENT = "torchship"
+# The registry at docker.io answers under another name than its images have.
+_ALIASES = {"docker.io": "registry-1.docker.io", "index.docker.io": "registry-1.docker.io"}
+
+Body = bytes | Iterable[bytes]
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Scheme, host and port: what a credential belongs to (RFC 6454, section 4)."""
+
+    scheme: str
+    host: str
+    port: int
+
+    @classmethod
+    def of(cls, url: str) -> Origin:
+        """Read the origin of an absolute address; raise `RegistryError` where there is none."""
+        try:
+            parts = urlsplit(url)
+            port = parts.port or {"https": 443, "http": 80}[parts.scheme]
+        except (ValueError, KeyError):
+            raise RegistryError(f"{public(url)!r} is not an address of the web") from None
+        return cls(parts.scheme, parts.hostname or "", port)
+
+    @property
+    def loopback(self) -> bool:
+        """True where the traffic never leaves this machine."""
+        return _loopback(self.host)
+
+
+class Transport:
+    """Speaks HTTP with one registry, and with the hosts that it refers to. Thread-safe."""
+
+    def __init__(self, host: str, *, patience: Patience | None = None) -> None:
+        self.host = host
+        self.patience = patience or Patience()
+        self._address = _ALIASES.get(host, host)
+        self._lock = threading.Lock()
+        self._origin: str | None = None
+        self._pools: dict[str | None, urllib3.PoolManager] = {}
+
+    @property
+    def origin(self) -> str:
+        """Where the registry is, ``https://host:port``: known after a first connection."""
+        with self._lock:
+            if self._origin is None:
+                self._origin = f"{self._scheme()}://{self._address}"
+            return self._origin
+
+    def url(self, path: str) -> str:
+        """Return the absolute address of a path, or of an address that the registry gave."""
+        return urljoin(self.origin, path)
+
+    def owns(self, url: str) -> bool:
+        """Tell whether ``url`` is the registry itself: credentials go nowhere else."""
+        return Origin.of(url) == Origin.of(self.origin)
+
+    def exchange(
+        self,
+        method: str,
+        url: str,
+        *,
+        headers: Mapping[str, str],
+        authorization: str | None = None,
+        body: Body | None = None,
+    ) -> urllib3.BaseHTTPResponse:
+        """Send one request and return the answer, its body unread.
+
+        Redirects of GET and HEAD are followed; ``authorization`` goes to the first origin
+        only. Raises `Interrupted` where no whole answer came, `RegistryError` where the
+        other side cannot be trusted.
+        """
+        home = Origin.of(url)
+        for _ in range(_REDIRECTS_FOLLOWED + 1):
+            self._require_safe(url)
+            sent = {"User-Agent": _AGENT, **headers}
+            if authorization is not None and Origin.of(url) == home:
+                sent["Authorization"] = authorization
+            response = self._send(method, url, sent, body, self.patience.silence)
+            location = response.headers.get("Location")
+            if response.status not in _REDIRECTS or method not in {"GET", "HEAD"} or not location:
+                return response
+            response.close()
+            url = urljoin(url, location)
+        raise RegistryError(
+            f"{self.host} redirects {method} {public(url)} in a circle",
+            request=request(method, url),
+        )
+
+    def _send(
+        self,
+        method: str,
+        url: str,
+        headers: Mapping[str, str],
+        body: Body | None,
+        silence: float,
+    ) -> urllib3.BaseHTTPResponse:
+        timeout = urllib3.Timeout(connect=self.patience.connect, read=silence)
+        try:
+            return self._pool(url).urlopen(
+                method,
+                url,
+                body=body,
+                headers=headers,
+                timeout=timeout,
+                redirect=False,
+                retries=False,
+                preload_content=False,
+                decode_content=False,
+            )
+        except SSLError as fault:
+            if "CERTIFICATE_VERIFY_FAILED" not in str(fault):
+                raise _interrupted(method, url, fault) from fault
+            raise RegistryError(
+                f"the certificate of {Origin.of(url).host} is not trusted: {_why(fault)}",
+                hint="name the file of its CA in SSL_CERT_FILE, or put it at "
+                f"/etc/docker/certs.d/{self.host}/ca.crt",
+                request=request(method, url),
+            ) from fault
+        except HTTPError as fault:
+            raise _interrupted(method, url, fault) from fault
+
+    def _require_safe(self, url: str) -> None:
+        origin = Origin.of(url)
+        if origin.scheme == "http" and not origin.loopback and not _insecure(url):
+            raise RegistryError(
+                f"{self.host} refers to {public(url)}, which is not encrypted",
+                hint=f"name the host in {INSECURE} if you trust the network in between",
+                request=public(url),
+            )
+
+    def _scheme(self) -> str:
+        """Decide between TLS and plain HTTP; the loopback is asked, TLS first."""
+        if _insecure(f"//{self._address}"):
+            return "http"
+        if not _loopback(urlsplit(f"//{self._address}").hostname or ""):
+            return "https"
+        url = f"https://{self._address}/v2/"
+        try:
+            self._send("HEAD", url, {"User-Agent": _AGENT}, None, _PROBE_SECONDS).close()
+        except Interrupted as fault:
+            # Somebody listens who does not speak TLS: on the loopback nobody reads along.
+            if isinstance(fault.__cause__, NewConnectionError):
+                raise
+            return "http"
+        return "https"
+
+    def _pool(self, url: str) -> urllib3.PoolManager:
+        proxy = _proxy(url)
+        if proxy not in self._pools:
+            context = trust(self.host)
+            self._pools[proxy] = (
+                urllib3.PoolManager(maxsize=_CONNECTIONS, ssl_context=context)
+                if proxy is None
+                else urllib3.ProxyManager(proxy, maxsize=_CONNECTIONS, ssl_context=context)
+            )
+        return self._pools[proxy]
+
+
+def public(url: str) -> str:
+    """Return an address as errors may show it: no query, which may be signed, and no user."""
+    bare = url.partition("?")[0].partition("#")[0]
+    scheme, slashes, rest = bare.partition("//")
+    authority, slash, path = rest.partition("/")
+    return f"{scheme}{slashes}{authority.rpartition('@')[2]}{slash}{path}" if slashes else bare
+
+
+def request(method: str, url: str) -> str:
+    """Return how errors name a request."""
+    return f"{method} {public(url)}"
+
+
+def trust(host: str) -> ssl.SSLContext:
+    """Return whom to trust: the system's CAs, SSL_CERT_FILE's, and Docker's for this host.
+
+    Docker's rule: in ``certs.d/HOST``, each ``*.crt`` is a CA, each pair of ``*.cert`` and
+    ``*.key`` a certificate of the client's own.
+    """
+    context = ssl.create_default_context()
+    for folder in _certificate_folders():
+        for path in sorted((folder / host).glob("*.crt")):
+            context.load_verify_locations(path)
+        for path in sorted((folder / host).glob("*.cert")):
+            context.load_cert_chain(path, path.with_suffix(".key"))
+    return context
+
+
+def _certificate_folders() -> tuple[Path, ...]:
+    private = Path(os.environ.get("DOCKER_CONFIG") or "~/.docker").expanduser()
+    return (Path("/etc/docker/certs.d"), Path("/etc/containers/certs.d"), private / "certs.d")
+
+
+def _loopback(host: str) -> bool:
+    if host == "localhost" or host.endswith(".localhost"):
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _insecure(url: str) -> bool:
+    named = {name.strip() for name in os.environ.get(INSECURE, "").split(",")}
+    return urlsplit(url).netloc in named - {""}
+
+
+def _proxy(url: str) -> str | None:
+    origin = Origin.of(url)
+    if origin.loopback or urllib.request.proxy_bypass(f"{origin.host}:{origin.port}"):
+        return None
+    return urllib.request.getproxies().get(origin.scheme)
+
+
+def _interrupted(method: str, url: str, fault: HTTPError) -> Interrupted:
+    return Interrupted(
+        f"{request(method, url)} was interrupted: {_why(fault)}",
+        hint="check the network, and that the registry's name is right",
+        request=request(method, url),
+    )
+
+
+def _why(fault: HTTPError) -> str:
+    """Return the fault in one line, without urllib3's own objects and addresses."""
+    text = str(fault.args[-1] if fault.args else fault) or type(fault).__name__
+    return " ".join(text.rpartition(">: ")[2].split())[:200]

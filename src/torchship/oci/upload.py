@@ -1,0 +1,232 @@
+"""How a blob gets into a repository: mounted from another one, or sent, in resumable pieces.
+
+Source: OCI distribution-spec v1.1, "Pushing Blobs" and "Mounting a blob from another
+repository".
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from urllib.parse import quote, urlencode, urljoin
+
+from torchship.digest import Descriptor
+from torchship.errors import BlobDamaged, RegistryError
+from torchship.oci.answer import Answer
+from torchship.oci.patience import Interrupted
+from torchship.oci.session import Session
+from torchship.oci.token import Scopes
+from torchship.oci.transport import request
+
+Source = Callable[[int], Iterator[bytes]]
+"""Gives a blob's bytes from an offset on, in pieces, as often as it is called."""
+
+_CHUNK = 32 << 20
+"""Bytes a request where the registry, or a proxy before it, limits the size of requests."""
+
+_REFUSALS = frozenset({400, 401, 403, 404, 405})
+_RANGE = re.compile(r"(?:bytes=)?0-(\d+)")
+
+
+def mount(
+    session: Session, repository: str, descriptor: Descriptor, scopes: Scopes, *, origin: str
+) -> bool:
+    """Take a blob over from the repository ``origin``; return whether the registry did so.
+
+    "The registry MAY treat the from parameter as optional": where it refuses that origin (no
+    right to read it, no such blob there), it may still know the blob from elsewhere.
+    """
+    reading = (*scopes, f"repository:{origin}:pull")
+    return _mounted(session, repository, descriptor, reading, origin) or _mounted(
+        session, repository, descriptor, scopes, None
+    )
+
+
+def _mounted(
+    session: Session, repository: str, descriptor: Descriptor, scopes: Scopes, origin: str | None
+) -> bool:
+    query = {"mount": str(descriptor.digest)} | ({"from": origin} if origin else {})
+    path = f"/v2/{repository}/blobs/uploads/?{urlencode(query)}"
+    try:
+        answer = session.ask("POST", path, scopes, expect={201, 202})
+    except RegistryError as fault:
+        if fault.status in _REFUSALS:
+            return False
+        raise
+    if answer.status == 201:
+        return True
+    # The registry began an upload instead. Nobody will use it: the mount without ``from``
+    # comes next, and what an upload needs is begun where the upload is.
+    session.ask("DELETE", _location(session, answer), scopes, expect={200, 202, 204, *_REFUSALS})
+    return False
+
+
+@dataclass(slots=True, kw_only=True)
+class Upload:
+    """One blob on its way. What the registry has of it is asked for after every failure."""
+
+    session: Session
+    repository: str
+    descriptor: Descriptor
+    source: Source
+    scopes: Scopes
+    advance: Callable[[int], None]
+
+    _address: str | None = None
+    _offset: int = 0
+    _told: int = 0
+    _chunk: int | None = None
+    _resumed: bool = False
+
+    def run(self) -> None:
+        """Send the blob until the registry has it, or patience ends."""
+        tries = self.session.tries()
+        doubtful = False
+        while True:
+            reached = self._offset
+            try:
+                # A commit may have succeeded though its answer never came.
+                if doubtful and self._arrived():
+                    break
+                doubtful = False
+                if self._address is None:
+                    self._begin()
+                if self._send():
+                    break
+            except Interrupted as fault:
+                doubtful = True
+                if self._offset > reached:
+                    tries.progressed()
+                tries.failed(fault)
+        self._tell(self.descriptor.size)
+
+    def _begin(self) -> None:
+        path = f"/v2/{self.repository}/blobs/uploads/"
+        self._restart()
+        answer = self.session.once("POST", path, self.scopes, expect={202})
+        self._address = _location(self.session, answer)
+
+    def _arrived(self) -> bool:
+        """Ask for the blob itself, then for the state of the upload."""
+        path = f"/v2/{self.repository}/blobs/{self.descriptor.digest}"
+        answer = self.session.once("HEAD", path, self.scopes, expect={200, 404})
+        if answer.status == 200:
+            return True
+        if self._address is not None:
+            state = self.session.once(
+                "GET", self._address, self.scopes, expect={200, 202, 204, 416, *_REFUSALS}
+            )
+            if state.status in {200, 202, 204}:
+                self._take_state(state, otherwise=0)
+                self._resumed = self._offset > 0
+            else:
+                self._restart()
+        return False
+
+    def _send(self) -> bool:
+        """Send the next piece, or all there is; return whether the blob is complete."""
+        rest = self.descriptor.size - self._offset
+        amount = rest if self._chunk is None else min(rest, self._chunk)
+        if amount == self.descriptor.size or rest == 0:
+            return self._commit(amount)
+        headers = _sized(amount) | {
+            "Content-Range": f"{self._offset}-{self._offset + amount - 1}",
+        }
+        answer = self._request("PATCH", headers, amount, expect={202, 204, 416})
+        if answer is None:
+            return False
+        if answer.status == 416:
+            raise self._again("the registry is at another place of the upload")
+        self._take_state(answer, otherwise=self._offset + amount)
+        return False
+
+    def _commit(self, amount: int) -> bool:
+        """End the upload with its digest; the last bytes may go with it."""
+        return self._request("PUT", _sized(amount), amount, expect={201, 204}) is not None
+
+    def _request(
+        self, method: str, headers: dict[str, str], amount: int, *, expect: set[int]
+    ) -> Answer | None:
+        assert self._address is not None
+        url = self._address
+        if method == "PUT":
+            digest = urlencode({"digest": str(self.descriptor.digest)})
+            url = f"{url}{'&' if '?' in url else '?'}{digest}"
+        body = self._bytes(amount) if amount else b""
+        try:
+            return self.session.once(
+                method, url, self.scopes, expect=expect, headers=headers, body=body
+            )
+        except Interrupted:
+            raise
+        except RegistryError as fault:
+            if fault.status == 413 and self._chunk is None and amount > _CHUNK:
+                self._chunk = _CHUNK
+                self._address = None
+                return None
+            if fault.status == 404 or (fault.status == 400 and self._resumed):
+                # "If the session is unknown, the client MUST restart the upload"; likewise
+                # where what was put together of pieces is not the blob.
+                self._restart()
+                raise self._again(fault.message) from fault
+            raise
+
+    def _bytes(self, amount: int) -> Iterator[bytes]:
+        place, end = self._offset, self._offset + amount
+        for piece in self.source(place):
+            sent = piece[: end - place]
+            if sent:
+                yield sent
+            place += len(sent)
+            self._tell(place)
+            if place == end:
+                return
+        raise BlobDamaged(
+            f"the blob {self.descriptor.digest} ends after {place} bytes, "
+            f"not after {self.descriptor.size}",
+            hint="build or pull the image again",
+        )
+
+    def _take_state(self, answer: Answer, *, otherwise: int) -> None:
+        if answer.headers.get("Location"):
+            self._address = _location(self.session, answer)
+        told = _RANGE.fullmatch(answer.headers.get("Range", "").strip())
+        # An upload with nothing in it says 0-0, like one with a single byte.
+        offset = otherwise if told is None else int(told[1]) + 1 if int(told[1]) else 0
+        if not 0 <= offset <= self.descriptor.size:
+            self._restart()
+            raise self._again("the registry has more bytes of the upload than there are")
+        self._offset = offset
+
+    def _restart(self) -> None:
+        self._address, self._offset, self._resumed = None, 0, False
+
+    def _tell(self, place: int) -> None:
+        if place > self._told:
+            self.advance(place - self._told)
+            self._told = place
+
+    def _again(self, why: str) -> Interrupted:
+        return Interrupted(
+            f"the upload of {self.descriptor.digest} to {self.session.host}/{self.repository} "
+            f"has to begin again: {why}",
+            hint="try again; if it stays, ask who runs the registry",
+            request=request("PATCH", self._address or f"/v2/{self.repository}/blobs/uploads/"),
+        )
+
+
+def _sized(amount: int) -> dict[str, str]:
+    return {"Content-Type": "application/octet-stream", "Content-Length": str(amount)}
+
+
+def _location(session: Session, answer: Answer) -> str:
+    location = answer.headers.get("Location")
+    if not location:
+        raise RegistryError(
+            f"{session.host} began an upload, but did not say where",
+            hint="the registry, or a proxy before it, is broken",
+            request=request(answer.method, answer.url),
+            status=answer.status,
+        )
+    return urljoin(answer.url, quote(location, safe=":/?&=%@+,;~!$'()*#[]"))
