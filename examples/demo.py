@@ -1,0 +1,95 @@
+"""The main job, end to end: lock, build and run examples/mnist for one epoch.
+
+`make demo` runs this. It needs neither Docker nor root. Where the world has moved on it says
+so and goes on: Debian packages that no mirror serves any more are locked afresh beside the
+committed lock; where no MNIST source answers, synthetic digits take its place, by that name.
+"""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+from torchship import pipeline
+from torchship.digest import Descriptor
+from torchship.display import display
+from torchship.errors import DataUnavailable, MovedOn, TorchshipError
+from torchship.oci.store import Store
+from torchship.platform import Platform
+from torchship.progress import Progress
+from torchship.project import project as projects
+from torchship.project.lock import FILENAME
+
+EXAMPLES = Path(__file__).resolve().parent
+SCRATCH = EXAMPLES.parent / "build" / "demo"
+TRAIN = ("python", "main.py", "--epochs", "1")
+
+
+def main() -> int:
+    """Return the exit status of the training."""
+    store = Store.open()
+    with display() as progress:
+        try:
+            name, image = build(EXAMPLES / "mnist", store, progress)
+            train = TRAIN
+        except DataUnavailable as error:
+            progress.say(f"{error.message}.")
+            progress.say("Training on synthetic digits instead, made on the spot: not MNIST.")
+            name, image = build(synthetic(), store, progress)
+            train = (*TRAIN, "--data", "digits")
+        progress.say(f"{name} is {image.digest}")
+        progress.say(f"$ torchship run {name} -- {' '.join(train)}")
+    torchship = Path(sys.executable).with_name("torchship")
+    return subprocess.run([torchship, "run", name, "--", *train], check=False).returncode
+
+
+def build(folder: Path, store: Store, progress: Progress) -> tuple[str, Descriptor]:
+    """Build a project for this machine, with a fresh lock where the committed one has aged."""
+    project = projects.load(folder)
+    name = f"{project.name}:demo"
+    platforms = (Platform.host(),)
+    path = folder / FILENAME
+    if not path.exists() or Platform.host() not in project.platforms:
+        path = SCRATCH / f"{project.name}.lock"
+    for attempt in ("committed", "fresh"):
+        progress.say(f"$ torchship build {folder.name} --lock {path.name}")
+        pins = pipeline.locked(project, path, store=store, platforms=platforms, progress=progress)
+        try:
+            image = pipeline.build(
+                project, pins, store=store, platforms=platforms, names=(name,), progress=progress
+            )
+        except MovedOn as moved:
+            if attempt == "fresh":
+                raise
+            progress.say(f"{moved.message}.")
+            path = SCRATCH / f"{project.name}.lock"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            progress.say(f"The committed lock has aged; locking afresh in {path}.")
+            pipeline.lock(
+                project, path, store=store, platforms=platforms, upgrade=True, progress=progress
+            )
+        else:
+            return name, image
+    raise AssertionError  # the second attempt returns or raises
+
+
+def synthetic() -> Path:
+    """Make a project that trains the same program on digits drawn here; return its folder."""
+    folder = SCRATCH / "synthetic-digits"
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in ("main.py", "requirements.txt"):
+        shutil.copyfile(EXAMPLES / "mnist" / name, folder / name)
+    (folder / "pyproject.toml").write_text('[tool.torchship]\nname = "synthetic-digits"\n')
+    subprocess.run(
+        [sys.executable, EXAMPLES / "synthetic_digits.py", folder / "digits"], check=True
+    )
+    return folder
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main())
+    except TorchshipError as error:
+        sys.exit(f"demo: {error.message}" + (f"\n      {error.hint}" if error.hint else ""))
