@@ -61,11 +61,16 @@ class Member:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Deb:
-    """An opened package. ``control`` is its paragraph in dpkg's database, without a status."""
+    """An opened package: its place in the file, and what dpkg's database says of it.
+
+    ``control`` is its paragraph, without a status; ``md5sums`` (deb-md5sums(5)) has a line for
+    each file, which dpkg and scanners read.
+    """
 
     label: str
     path: Path
     control: str
+    md5sums: str
     data: Section
 
     def members(self) -> Iterator[Member]:
@@ -128,21 +133,29 @@ def open_deb(path: Path, label: str) -> Deb:
         if not version.startswith(b"2."):
             raise PackageError(f"{label} has the unknown package format {version!r}")
         control = _control(stream, sections[1], label)
-        return Deb(label=label, path=path, control=control, data=sections[2])
+        return Deb(
+            label=label,
+            path=path,
+            control=control["control"],
+            md5sums=control.get("md5sums", ""),
+            data=sections[2],
+        )
 
 
-def _control(stream: BinaryIO, section: Section, label: str) -> str:
+def _control(stream: BinaryIO, section: Section, label: str) -> dict[str, str]:
     plain = _Plain(_decompress(stream, section), _CONTROL_LIMIT)
+    found = {}
     with tarfile.open(fileobj=plain, mode="r|", encoding="utf-8", errors="strict") as tar:
         for info in tar:
-            if info.name.removeprefix("./") == "control" and info.isreg():
+            name = info.name.removeprefix("./")
+            if name in ("control", "md5sums") and info.isreg():
                 content = tar.extractfile(info)
                 assert content is not None
-                text = content.read().decode("utf-8").strip("\n")
-                if "\n\n" in text or not text.startswith("Package:"):
-                    raise PackageError(f"{label}: its control file is not one paragraph")
-                return text
-    raise PackageError(f"{label} has no control file")
+                found[name] = content.read().decode("utf-8").strip("\n")
+    text = found.get("control", "")
+    if not text.startswith("Package:") or "\n\n" in text:
+        raise PackageError(f"{label}: its control file is not one paragraph about a package")
+    return found
 
 
 def _sections(stream: BinaryIO, label: str) -> Iterator[Section]:

@@ -22,7 +22,8 @@ from torchship.project.lock import PackagePin
 
 _LEFT_OUT = re.compile(
     # Documentation (the licences stay), manual pages, translations, notes to Debian's tools.
-    r"usr/share/doc/.+/(?!copyright$)[^/]+$"
+    # A folder's path ends with a slash here.
+    r"usr/share/doc/[^/]+/(?!copyright$)."
     r"|usr/share/(bug|doc-base|groff|gtk-doc|help|info|linda|lintian|locale|man|menu|omf)/"
     r"|var/cache/man/"
 )
@@ -71,8 +72,7 @@ class DebianRecipe:
         for pin in _sorted(self.packages):
             label = f"{pin.name} {pin.version}"
             deb = open_deb(materials.files[pin.digest], label)
-            listing = _unpack(deb, tree)
-            installed.append(debian_files.Installed(control=deb.control, paths=listing))
+            installed.append(_unpack(deb, tree))
         for made, content in debian_files.generated(tree.kept, installed):
             if made.path not in archive:
                 tree.add(made, content, package="the base")
@@ -90,18 +90,15 @@ def _symlink(path: str, target: str) -> Entry:
     return Entry(path=path, kind=Kind.SYMLINK, mode=0o777, target=target)
 
 
-def _unpack(deb: Deb, tree: _Tree) -> tuple[str, ...]:
-    """Add a package's members to the tree; return their paths for dpkg's list of them."""
-    listing = ["/."]
+def _unpack(deb: Deb, tree: _Tree) -> debian_files.Installed:
+    """Add a package's members to the tree; return what dpkg's database says of it."""
+    paths = []
     for member in deb.members():
-        if _LEFT_OUT.match(member.path) or f"{member.path}/" in _EMPTIED:
-            continue
-        listing.append(f"/{member.path}")
-        tree.add_member(member, deb.label)
-    return tuple(listing)
-
-
-_EMPTIED = frozenset(f"usr/share/{name}/" for name in ("doc-base", "lintian", "locale", "man"))
+        slash = "/" if member.kind == "directory" else ""
+        if not _LEFT_OUT.match(member.path + slash):
+            paths.append(member.path)
+            tree.add_member(member, deb.label)
+    return debian_files.Installed(control=deb.control, md5sums=deb.md5sums, paths=tuple(paths))
 
 
 @dataclass(slots=True)

@@ -78,9 +78,10 @@ KEPT_SIZE = 256 << 10
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Installed:
-    """A package that is in the layer: its control paragraph and its paths, absolute."""
+    """A package that is in the layer: its control paragraph, its checksums, its paths."""
 
     control: str
+    md5sums: str
     paths: tuple[str, ...]
 
     def field(self, name: str) -> str:
@@ -147,8 +148,11 @@ def _database(installed: list[Installed]) -> Iterator[tuple[Entry, tuple[bytes, 
         name = package.field("Package")
         if package.field("Multi-Arch") == "same":
             name = f"{name}:{package.field('Architecture')}"
-        paths = "".join(f"{path}\n" for path in package.paths)
+        paths = "".join(f"/{path}\n" for path in (".", *package.paths))
         yield _file(f"var/lib/dpkg/info/{name}.list", paths.encode())
+        here = set(package.paths)
+        sums = [f"{line}\n" for line in package.md5sums.splitlines() if line[34:] in here]
+        yield _file(f"var/lib/dpkg/info/{name}.md5sums", "".join(sums).encode())
     yield _file("var/lib/dpkg/info/format", b"1\n")
     yield _file("var/lib/dpkg/status", "\n".join(status).encode())
 
