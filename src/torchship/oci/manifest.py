@@ -1,51 +1,28 @@
-"""Manifests and indexes as they come from strangers: checked, then typed.
+"""A manifest or an index, whichever came: the reading that pull, push and choice share.
 
-Source: OCI image-spec v1.1, manifest.md and image-index.md; Docker's schema 2 has the same
-fields. The raw bytes are kept by the caller: nothing is encoded again here.
+Source: OCI image-spec v1.1, manifest.md and image-index.md. The raw bytes stay with the caller.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from types import MappingProxyType
-from typing import Annotated, Any, Literal
 
 import msgspec
 
-from torchship.digest import Descriptor, Digest
-from torchship.errors import HostileInput, InvalidDigest
+from torchship.digest import Descriptor
+from torchship.errors import ManifestError
+from torchship.oci.documents import DescriptorObject, decode, read_index, read_manifest
 from torchship.oci.mediatypes import INDEXES, MANIFESTS, OCI_INDEX, OCI_MANIFEST
+from torchship.platform import Platform
 
 ACCEPTED = tuple(sorted(INDEXES | MANIFESTS))
 """What we ask registries for."""
 
-_ENTRIES = 1000
-"""More layers than any engine takes, more platforms than there are."""
 
-_Size = Annotated[int, msgspec.Meta(ge=0, lt=1 << 62)]
-
-
-class _Descriptor(msgspec.Struct, rename="camel"):
-    media_type: str
-    digest: str
-    size: _Size
-    annotations: dict[str, str] | None = None
-    platform: dict[str, Any] | None = None
-    artifact_type: str | None = None
-
-
-class _Document(msgspec.Struct, rename="camel"):
-    schema_version: Literal[2]
+class _Peek(msgspec.Struct, rename="camel"):
+    schema_version: int
     media_type: str | None = None
-    artifact_type: str | None = None
-    config: _Descriptor | None = None
-    layers: list[_Descriptor] | None = None
-    manifests: list[_Descriptor] | None = None
-    subject: _Descriptor | None = None
-
-
-class _Header(msgspec.Struct, rename="camel"):
-    schema_version: int = 0
+    manifests: msgspec.Raw | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,7 +33,6 @@ class Manifest:
     config: Descriptor
     layers: tuple[Descriptor, ...]
     subject: Descriptor | None = None
-    artifact_type: str | None = None
 
     @property
     def blobs(self) -> tuple[Descriptor, ...]:
@@ -72,88 +48,63 @@ class Index:
     manifests: tuple[Descriptor, ...]
     subject: Descriptor | None = None
 
+    def matching(self, platform: Platform, where: str) -> Descriptor:
+        """Return the first manifest for a platform; raise `ManifestError` if there is none.
 
-def parse(raw: bytes, media_type: str | None = None) -> Manifest | Index:
-    """Read a manifest or an index; ``media_type`` is what its bearer says of it.
-
-    Raises `HostileInput` with the path to the fault.
-    """
-    try:
-        document = msgspec.json.decode(raw, type=_Document)
-    except (msgspec.DecodeError, UnicodeDecodeError) as fault:
-        if _is_schema_1(raw):
-            raise HostileInput(
-                "the manifest is of Docker's schema 1, which nobody should use any more",
-                hint="push the image again with a newer Docker",
-            ) from None
-        raise HostileInput(f"the manifest is malformed: {fault}") from None
-    kind = _kind(document, media_type)
-    subject = _typed(document.subject, "subject") if document.subject else None
-    if kind in INDEXES:
-        return Index(
-            media_type=kind, manifests=_all(document.manifests, "manifests"), subject=subject
+        image-index.md: "If multiple manifests match a client or runtime's requirements, the
+        first matching entry SHOULD be used."
+        """
+        for entry in self.manifests:
+            offered = entry.platform or {}
+            if (offered.get("os"), offered.get("architecture")) == (
+                platform.os,
+                platform.architecture,
+            ):
+                return entry
+        offered_names = sorted(
+            {
+                f"{entry.platform.get('os')}/{entry.platform.get('architecture')}"
+                for entry in self.manifests
+                if entry.platform is not None and entry.platform.get("os") != "unknown"
+            }
         )
-    if document.config is None:
-        raise HostileInput("the manifest is malformed: config is missing")
+        raise ManifestError(
+            f"{where} holds no image for {platform}",
+            hint=f"it holds: {', '.join(offered_names) or 'nothing for any platform'}",
+        )
+
+
+def parse(raw: bytes, media_type: str, where: str) -> Manifest | Index:
+    """Read a manifest or an index, whatever type its bearer gave, or none that is known.
+
+    Raises `ManifestError` that begins with ``where``.
+    """
+    peek = decode(raw, _Peek, where)
+    if peek.schema_version == 1:
+        raise ManifestError(
+            f"{where} is of Docker's schema 1, which torchship does not read",
+            hint="push the image again with a newer Docker",
+        )
+    # Some registries serve every manifest as text/plain or application/json.
+    known = media_type if media_type in INDEXES | MANIFESTS else peek.media_type
+    kind = known or (OCI_MANIFEST if peek.manifests is None else OCI_INDEX)
+    if kind in INDEXES:
+        index = read_index(raw, kind, where)
+        return Index(
+            media_type=kind,
+            manifests=_all(index.manifests, f"{where}: manifests"),
+            subject=index.subject.checked(f"{where}: subject") if index.subject else None,
+        )
+    if kind not in MANIFESTS:
+        raise ManifestError(f"{where} is neither a manifest nor an index, but {kind[:200]!r}")
+    manifest = read_manifest(raw, kind, where)
     return Manifest(
         media_type=kind,
-        config=_typed(document.config, "config"),
-        layers=_all(document.layers, "layers"),
-        subject=subject,
-        artifact_type=document.artifact_type,
+        config=manifest.config.checked(f"{where}: config"),
+        layers=_all(manifest.layers, f"{where}: layers"),
+        subject=manifest.subject.checked(f"{where}: subject") if manifest.subject else None,
     )
 
 
-def _kind(document: _Document, said: str | None) -> str:
-    """Decide between manifest and index, and never let one document be both.
-
-    image-spec, manifest.md, "mediaType": "clients SHOULD NOT use a document whose mediaType
-    and content differ" in effect: what verifies as one must not run as the other.
-    """
-    shape = INDEXES if document.manifests is not None else MANIFESTS
-    if document.manifests is not None and (document.layers is not None or document.config):
-        raise HostileInput("the manifest is ambiguous: it has both manifests and layers")
-    named = document.media_type
-    bearer = said if said in INDEXES | MANIFESTS else None
-    if named is not None and named not in INDEXES | MANIFESTS:
-        raise HostileInput(f"the manifest is of a type that torchship does not know: {named!r}")
-    if named is not None and bearer is not None and named != bearer:
-        raise HostileInput(f"the manifest calls itself {named}, but came as {bearer}")
-    kind = named or bearer or (OCI_INDEX if shape is INDEXES else OCI_MANIFEST)
-    if kind not in shape:
-        raise HostileInput(f"the manifest calls itself {kind}, but has the fields of another type")
-    return kind
-
-
-def _all(entries: list[_Descriptor] | None, name: str) -> tuple[Descriptor, ...]:
-    if entries is None:
-        raise HostileInput(f"the manifest is malformed: {name} is missing")
-    if len(entries) > _ENTRIES:
-        raise HostileInput(f"the manifest has {len(entries)} {name}: more than {_ENTRIES}")
-    return tuple(_typed(entry, f"{name}[{place}]") for place, entry in enumerate(entries))
-
-
-def _typed(entry: _Descriptor, place: str) -> Descriptor:
-    try:
-        digest = Digest.parse(entry.digest)
-    except InvalidDigest as fault:
-        raise HostileInput(f"the manifest is malformed: {place}.digest: {fault.message}") from None
-    platform = entry.platform
-    return Descriptor(
-        media_type=entry.media_type,
-        digest=digest,
-        size=entry.size,
-        annotations=MappingProxyType(entry.annotations or {}),
-        # os.features is a list; what we choose by are strings.
-        platform=None
-        if platform is None
-        else {key: value for key, value in platform.items() if isinstance(value, str)},
-        artifact_type=entry.artifact_type,
-    )
-
-
-def _is_schema_1(raw: bytes) -> bool:
-    try:
-        return msgspec.json.decode(raw, type=_Header).schema_version == 1
-    except (msgspec.DecodeError, UnicodeDecodeError):
-        return False
+def _all(entries: list[DescriptorObject], where: str) -> tuple[Descriptor, ...]:
+    return tuple(entry.checked(f"{where}[{place}]") for place, entry in enumerate(entries))

@@ -17,7 +17,7 @@ import urllib3
 from urllib3.exceptions import HTTPError
 
 from torchship.digest import CHUNK, Descriptor, Digest
-from torchship.errors import HostileInput, InvalidDigest, RegistryError
+from torchship.errors import InvalidDigest, ManifestError, RegistryError
 from torchship.oci import auth
 from torchship.oci.answer import LIMIT, Answer, failure, read
 from torchship.oci.manifest import ACCEPTED, parse
@@ -231,10 +231,10 @@ class Registry:
             raise self._nonsense(answer, f"a manifest with the digest {computed}, not {wanted}")
         media_type = answer.headers.get("Content-Type", "").partition(";")[0].strip()
         try:
-            document = parse(answer.body, media_type)
-        except HostileInput as fault:
+            document = parse(answer.body, media_type, str(reference))
+        except ManifestError as fault:
             raise RegistryError(
-                f"{reference}: {fault.message}",
+                fault.message,
                 hint=fault.hint,
                 request=request("GET", answer.url),
                 status=answer.status,

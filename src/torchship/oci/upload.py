@@ -76,6 +76,7 @@ class Upload:
     _address: str | None = None
     _offset: int = 0
     _told: int = 0
+    _furthest: int = 0
     _chunk: int | None = None
     _resumed: bool = False
 
@@ -84,7 +85,6 @@ class Upload:
         tries = self.session.tries()
         doubtful = False
         while True:
-            reached = self._offset
             try:
                 # A commit may have succeeded though its answer never came.
                 if doubtful and self._arrived():
@@ -96,7 +96,9 @@ class Upload:
                     break
             except Interrupted as fault:
                 doubtful = True
-                if self._offset > reached:
+                if self._offset > self._furthest:
+                    # Counted from the furthest ever: one that begins again and again is stuck.
+                    self._furthest = self._offset
                     tries.progressed()
                 tries.failed(fault)
         self._tell(self.descriptor.size)

@@ -1,0 +1,133 @@
+"""From a registry into the store: every byte verified, named only when all is there."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+
+from torchship.digest import Descriptor, Digest
+from torchship.errors import HostileInput, ManifestError
+from torchship.layers.layer import TITLE
+from torchship.oci.manifest import Index, Manifest, parse
+from torchship.oci.parallel import each
+from torchship.oci.reference import Reference
+from torchship.oci.registry import Registry, wrong_blob
+from torchship.oci.store import Store
+from torchship.platform import Platform
+from torchship.progress import Progress
+
+_DEPTH = 3
+"""Indexes within indexes: what tools make is one level, what attackers make is endless."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pulled:
+    """What a reference names, now in the store; ``received`` counts the bytes of blobs."""
+
+    descriptor: Descriptor
+    received: int
+    skipped: int
+
+
+def pull(
+    reference: Reference,
+    store: Store,
+    *,
+    platform: Platform | None,
+    progress: Progress,
+    registry: Registry | None = None,
+) -> Pulled:
+    """Bring an image into the store and name it there as the registry does.
+
+    ``platform`` chooses from an index; None takes all that it holds. An index keeps its raw
+    bytes, and so its digest, even where one of its images is taken. What the store has is
+    not fetched. Raises `RegistryError`, `ManifestError` or `StoreError`; then the name still
+    means what it meant before.
+    """
+    source = registry or Registry(reference.registry)
+    raw, top = source.manifest(reference)
+    manifests = tuple(_images(reference, raw, top, store, source, platform))
+    store.put(raw, top.media_type)
+    blobs = {blob.digest: blob for manifest in manifests for blob in manifest.blobs}
+    missing = [blob for blob in blobs.values() if not store.has(blob.digest)]
+    missing.sort(key=lambda blob: -blob.size)
+    work = partial(_fetch, store=store, registry=source, reference=reference, progress=progress)
+    each(missing, work)
+    store.tag(reference, top)
+    received = sum(blob.size for blob in missing)
+    total = sum(blob.size for blob in blobs.values())
+    return Pulled(descriptor=top, received=received, skipped=total - received)
+
+
+def _images(
+    reference: Reference,
+    raw: bytes,
+    descriptor: Descriptor,
+    store: Store,
+    registry: Registry,
+    platform: Platform | None,
+    depth: int = 0,
+) -> Iterator[Manifest]:
+    """Yield the manifests of images below a descriptor, and put those of an index away."""
+    document = parse(raw, descriptor.media_type, str(reference))
+    if isinstance(document, Manifest):
+        yield document
+        return
+    if depth == _DEPTH:
+        raise ManifestError(f"{reference} is an index of indexes, {depth} deep")
+    for child in _wanted(document, platform, reference):
+        below = _child(reference.with_digest(child.digest), child, store, registry)
+        yield from _images(reference, below, child, store, registry, platform, depth + 1)
+
+
+def _wanted(
+    index: Index, platform: Platform | None, reference: Reference
+) -> tuple[Descriptor, ...]:
+    if platform is None:
+        return index.manifests
+    return (index.matching(platform, str(reference)),)
+
+
+def _child(reference: Reference, descriptor: Descriptor, store: Store, registry: Registry) -> bytes:
+    if store.has(descriptor.digest):
+        return store.read(descriptor)
+    raw, found = registry.manifest(reference)
+    if found.size != descriptor.size or found.media_type != descriptor.media_type:
+        raise ManifestError(f"{reference} is not of the size and type that its index states")
+    store.put(raw, found.media_type)
+    return raw
+
+
+def _fetch(
+    blob: Descriptor,
+    beat: Callable[[], None],
+    *,
+    store: Store,
+    registry: Registry,
+    reference: Reference,
+    progress: Progress,
+) -> None:
+    task = progress.task(f"pulling {label(blob)}", blob.size)
+    with store.writer() as writer:
+        for piece in registry.pieces(reference.repository, blob):
+            beat()
+            writer.write(piece)
+            task.advance(len(piece))
+        _commit(writer.commit, blob, registry, reference)
+    task.finish()
+
+
+def _commit(
+    commit: Callable[[Digest], Digest], blob: Descriptor, registry: Registry, reference: Reference
+) -> None:
+    try:
+        commit(blob.digest)
+    except HostileInput:
+        raise wrong_blob(registry.host, reference.repository, blob) from None
+
+
+def label(blob: Descriptor) -> str:
+    """Return what a blob is called in a progress display: its title, or else its digest."""
+    title = blob.annotations.get(TITLE, "")[:60]
+    return title if title.isprintable() and title else blob.digest.short
