@@ -213,6 +213,32 @@ class Archive:
         self._batched = 0
 
 
+class PlainTar:
+    """Writes an uncompressed tar, as whole images are handed from one tool to another.
+
+    Parents are not added: those who read such archives look files up by name.
+    """
+
+    def __init__(self, sink: Sink) -> None:
+        self._sink = sink
+
+    def add(self, entry: Entry, content: Iterable[bytes] = ()) -> None:
+        """Append an entry; ``content`` must hold exactly ``entry.size`` bytes."""
+        check_path(entry.path)
+        self._sink.write(_header(entry))
+        length = 0
+        for piece in content:
+            length += len(piece)
+            self._sink.write(piece)
+        if length != entry.size:
+            raise HostileInput(f"{entry.path} has {length} bytes where {entry.size} were stated")
+        self._sink.write(bytes(-length % _RECORD))
+
+    def close(self) -> None:
+        """End the archive; the sink is left open."""
+        self._sink.write(_END)
+
+
 def _header(entry: Entry) -> bytes:
     """Encode an entry's header records: ustar, with pax records before it for what is too long.
 
