@@ -1,0 +1,144 @@
+"""Layers out of recipes: only those that the store does not know, in parallel processes."""
+
+from __future__ import annotations
+
+import os
+import signal
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Collection, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import replace
+from multiprocessing import connection, get_context, parent_process
+from pathlib import Path
+
+from torchship.digest import Digest
+from torchship.display import size
+from torchship.errors import StoreError
+from torchship.layers.bytecode import BytecodeRecipe
+from torchship.layers.layer import Interpreter, Layer, Materials, Recipe, key
+from torchship.layers.source import SourceRecipe
+from torchship.oci.store import Store
+from torchship.progress import Progress
+
+WORKERS = 8
+"""More processes than this gain nothing: one wheel, torch, takes longest."""
+
+Gather = Callable[[Collection[Digest]], Mapping[Digest, Path]]
+"""Fetches files by their sha256."""
+
+FindInterpreter = Callable[[Sequence[Layer]], Interpreter]
+"""Gives a Python of the image's version, from the base's layers."""
+
+
+def derive(
+    recipes: Sequence[Recipe],
+    *,
+    store: Store,
+    base: Sequence[Layer],
+    gather: Gather,
+    interpreter: FindInterpreter,
+    progress: Progress,
+) -> tuple[Layer, ...]:
+    """Return the layer of each recipe, in order, making those that the store lacks.
+
+    ``base`` are layers below the first recipe, for an image that stands on a published one;
+    otherwise the first recipe is the base. Files are gathered only for what is made.
+    """
+    layers = {
+        place: layer
+        for place, recipe in enumerate(recipes)
+        if (layer := store.known(key(recipe))) is not None
+    }
+    missing = [place for place in range(len(recipes)) if place not in layers]
+    if not missing:
+        return tuple(layers[place] for place in range(len(recipes)))
+    files = gather({digest for place in missing for digest in recipes[place].needs})
+    with tempfile.TemporaryDirectory(prefix="torchship-") as scratch:
+        materials = Materials(files=files, scratch=Path(scratch))
+        if all(isinstance(recipes[place], SourceRecipe) for place in missing):
+            for place in missing:  # an edit: starting a process would take longer
+                layers[place] = store.derive(recipes[place], materials)
+        else:
+            _in_processes(
+                recipes, missing, layers, store, list(base), materials, interpreter, progress
+            )
+    return tuple(layers[place] for place in range(len(recipes)))
+
+
+def _in_processes(
+    recipes: Sequence[Recipe],
+    missing: Sequence[int],
+    layers: dict[int, Layer],
+    store: Store,
+    base: list[Layer],
+    materials: Materials,
+    interpreter: FindInterpreter,
+    progress: Progress,
+) -> None:
+    """Derive the missing layers, bytecode last: it is compiled by the base's own Python."""
+    compiled = [place for place in missing if isinstance(recipes[place], BytecodeRecipe)]
+    # The largest first, but for the base, which bytecode waits for.
+    plain = sorted(
+        (place for place in missing if place not in compiled),
+        key=lambda place: (place != 0, -_weight(recipes[place], materials)),
+    )
+    count = min(WORKERS, os.cpu_count() or 1, len(missing))
+    running: dict[Future[tuple[Layer, float]], int] = {}
+    task = progress.task(f"making {len(missing)} layers")
+    with ProcessPoolExecutor(count, get_context("spawn"), _prepare_worker) as pool:
+
+        def start(places: Sequence[int], given: Materials) -> None:
+            for place in places:
+                running[pool.submit(_derive_one, store.home, recipes[place], given)] = place
+
+        start(plain, materials)
+        try:
+            while running or compiled:
+                if compiled and (base or 0 in layers):
+                    found = interpreter(base or [layers[0]])
+                    compiled.sort(key=lambda place: -_weight(recipes[place], materials))
+                    start(compiled, replace(materials, interpreter=found))
+                    compiled = []
+                done, _ = wait(running, return_when=FIRST_COMPLETED)
+                for future in done:
+                    place = running.pop(future)
+                    layer, seconds = future.result()
+                    layers[place] = layer
+                    task.advance(layer.size)
+                    progress.say(f"  {size(layer.size):>8}  {layer.title}  ({seconds:.1f} s)")
+        except BrokenProcessPool:
+            raise StoreError(
+                "a process that was making a layer was killed",
+                hint="see whether the machine ran out of memory, then build again: "
+                "the layers that were finished are kept",
+            ) from None
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+    task.finish()
+
+
+def _weight(recipe: Recipe, materials: Materials) -> int:
+    return sum(materials.files[digest].stat().st_size for digest in recipe.needs)
+
+
+def _derive_one(home: Path, recipe: Recipe, materials: Materials) -> tuple[Layer, float]:
+    began = time.monotonic()
+    layer = Store.open(home).derive(recipe, materials)
+    return layer, time.monotonic() - began
+
+
+def _prepare_worker() -> None:
+    """Let Ctrl-C end a worker quietly, and a worker end when its parent is gone."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    parent = parent_process()
+    if parent is not None:
+        threading.Thread(target=_end_with, args=(parent.sentinel,), daemon=True).start()
+
+
+def _end_with(sentinel: int) -> None:
+    connection.wait([sentinel])
+    os._exit(1)

@@ -1,0 +1,190 @@
+"""The main jobs, one short function each: lock, build, run.
+
+Each reads as a sentence: qualify what the user has, derive what is missing, publish.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from torchship.digest import Descriptor, Digest
+from torchship.errors import LockError
+from torchship.platform import Platform
+from torchship.progress import Progress
+from torchship.project import lock as lockfile
+from torchship.project.lock import Lock
+from torchship.project.project import Metric, Project
+
+if TYPE_CHECKING:
+    from torchship.engines.request import Engine, Request
+    from torchship.layers.layer import Interpreter, Layer
+    from torchship.oci.image import Image
+    from torchship.oci.reference import Reference
+    from torchship.oci.store import Store
+    from torchship.runs.run import RunDirectory
+
+
+def lock(
+    project: Project,
+    path: Path,
+    *,
+    store: Store,
+    platforms: Sequence[Platform] = (),
+    upgrade: bool = False,
+    progress: Progress,
+) -> Lock:
+    """Resolve the project and write its lock; present pins are kept unless ``upgrade``."""
+    from torchship.project import resolve
+
+    previous = None
+    if path.exists():
+        try:
+            previous = lockfile.load(path)
+        except LockError as error:
+            progress.say(f"{error.message}: locking afresh")
+    found = resolve.resolve(
+        project,
+        platforms=tuple(platforms) or project.platforms,
+        previous=previous,
+        upgrade=upgrade,
+        progress=progress,
+        state=store.home / "apt",
+    )
+    lockfile.save(found, path)
+    return found
+
+
+def locked(
+    project: Project,
+    path: Path,
+    *,
+    store: Store,
+    platforms: Sequence[Platform],
+    progress: Progress,
+) -> Lock:
+    """Return the lock that fits the project as it is now, resolving only what changed."""
+    from torchship.project import resolve
+
+    if not path.exists():
+        progress.say(f"no {path.name} yet: resolving")
+        return lock(project, path, store=store, platforms=platforms, progress=progress)
+    present = lockfile.load(path)
+    changes = resolve.stale(project, present)
+    held = {entry.platform for entry in present.platforms}
+    wanted = tuple(sorted(held | set(platforms)))
+    if not changes and wanted == tuple(sorted(held)):
+        return present
+    for change in changes or (f"{path.name} holds nothing for {', '.join(map(str, platforms))}",):
+        progress.say(f"{change}: locking again")
+    return lock(project, path, store=store, platforms=wanted, progress=progress)
+
+
+def build(
+    project: Project,
+    pins: Lock,
+    *,
+    store: Store,
+    platforms: Sequence[Platform],
+    names: Sequence[str | Reference],
+    progress: Progress,
+) -> Descriptor:
+    """Build an image for each platform, tag it (an index over several), return what was tagged."""
+    from torchship.oci import image
+
+    manifests = [
+        image.assemble(
+            store,
+            project=project,
+            platform=platform,
+            layers=derived(project, pins, platform, store=store, progress=progress),
+        )
+        for platform in platforms
+    ]
+    top = manifests[0] if len(manifests) == 1 else image.index(store, manifests)
+    for name in names:
+        store.tag(name, top)
+    return top
+
+
+def derived(
+    project: Project, pins: Lock, platform: Platform, *, store: Store, progress: Progress
+) -> tuple[Layer, ...]:
+    """Return the image's layers, making those that the store does not know."""
+    from torchship.derive import derive
+    from torchship.engines.python import interpreter_for
+    from torchship.layers.plan import plan
+    from torchship.project.gather import gather
+
+    entry = pins.platform(platform)
+
+    def fetch(wanted: Collection[Digest]) -> Mapping[Digest, Path]:
+        return gather(
+            wanted,
+            project=project,
+            lock=pins,
+            platform=platform,
+            downloads=store.downloads,
+            progress=progress,
+        )
+
+    def interpreter(base: Sequence[Layer]) -> Interpreter:
+        return interpreter_for(entry.python, base=base, store=store)
+
+    return derive(
+        plan(project, entry, pins.data),
+        store=store,
+        base=(),
+        gather=fetch,
+        interpreter=interpreter,
+        progress=progress,
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """What one run gave. ``status`` is the program's exit status, ``seconds`` wall-clock time."""
+
+    status: int
+    seconds: float
+    metrics: Mapping[str, float]
+
+
+def run(
+    request: Request,
+    engine: Engine,
+    *,
+    image: Image,
+    name: str,
+    metrics: Sequence[Metric],
+    directory: RunDirectory,
+) -> Outcome:
+    """Run an image once and write down what it gave."""
+    from torchship.runs import metrics as measured
+    from torchship.runs import record
+
+    began, clock = datetime.now(UTC), time.monotonic()
+    status = engine.run(request)
+    seconds = time.monotonic() - clock
+    found = measured.collect(metrics, output=directory.output, log=directory.log)
+    directory.record.write_bytes(
+        record.statement(
+            name=name,
+            image=image.descriptor,
+            platform=str(image.platform),
+            run=record.Run(
+                started=began,
+                seconds=seconds,
+                status=status,
+                engine=engine.name,
+                command=request.command or image.command,
+                metrics=found,
+                outputs=record.outputs(directory.output),
+            ),
+        )
+    )
+    return Outcome(status=status, seconds=seconds, metrics=found)

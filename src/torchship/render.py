@@ -1,0 +1,68 @@
+"""What commands answer, as text: tables that fit a terminal and survive a pipe."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torchship.display import size
+from torchship.oci.describe import ImageDescription, LayerDescription
+
+_BAR = 20
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[str]], right: frozenset[int]) -> str:
+    """Set rows in columns; those numbered in ``right`` are flush right, as numbers are."""
+    lines = [list(head), *map(list, rows)]
+    widths = [max(len(line[column]) for line in lines) for column in range(len(head))]
+    return "\n".join(
+        "  ".join(
+            cell.rjust(width) if column in right else cell.ljust(width)
+            for column, (cell, width) in enumerate(zip(line, widths, strict=True))
+        ).rstrip()
+        for line in lines
+    )
+
+
+def inspected(images: Sequence[ImageDescription]) -> str:
+    """Show each platform's image: what it starts, then its layers, from the bottom up."""
+    return "\n\n".join(_image(found) for found in images)
+
+
+def _image(found: ImageDescription) -> str:
+    image = found.image
+    facts = [
+        ("image", str(image.descriptor.digest)),
+        ("platform", str(image.platform)),
+        ("command", " ".join((*image.entrypoint, *image.command))),
+        ("directory", image.workdir),
+        ("user", image.user or "root"),
+        ("created", image.created or "not said"),
+        ("size", f"{size(found.size)} in {len(found.layers)} layers"),
+    ]
+    told = "\n".join(f"{name + ':':<11}{value}" for name, value in facts)
+    rows = [_layer(place, layer) for place, layer in enumerate(found.layers, 1)]
+    layers = table(("#", "size", "share", "", "holds", "from"), rows, frozenset({0, 1, 2}))
+    return f"{told}\n\n{layers}"
+
+
+def _layer(place: int, found: LayerDescription) -> tuple[str, ...]:
+    bar = "█" * round(found.share * _BAR)
+    origin = "; ".join(_origin(key, value) for key, value in found.origin.items())
+    return (
+        str(place),
+        size(found.layer.size),
+        f"{found.share:.1%}",
+        bar,
+        _clean(found.title or "-"),
+        _clean(origin or "-"),
+    )
+
+
+def _origin(key: str, value: str) -> str:
+    short = value if len(value) <= 60 else value[:57] + "..."
+    return f"{key.removeprefix('dev.torchship.').removeprefix('layer.')} {short}"
+
+
+def _clean(text: str) -> str:
+    """Leave nothing in a stranger's text that a terminal would obey."""
+    return "".join(character if character.isprintable() else "�" for character in text)
