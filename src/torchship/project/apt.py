@@ -1,0 +1,340 @@
+"""Resolves Debian packages with ``apt-get``, as an ordinary user, for any architecture.
+
+apt is given folders of its own and an empty status file, so that it neither sees nor changes
+what is installed on the machine; its settings for proxies and certificates still hold, its
+hooks do not run. It checks the signatures of the package lists.
+
+The base of an image, for bookworm on amd64 (64 packages, 27.8 MB compressed, with all that
+these need; 26.2 MB for arm64):
+
+=================================  ==========================================================
+python3                            the suite's own Python
+bash dash coreutils grep sed       what ``docker run -it IMAGE bash`` and scripts take for
+findutils diffutils gzip hostname  granted; ``tar`` and ``mawk`` come with them (1.8 MB in all)
+libc-bin                           ``ldconfig``, which ``ctypes.util.find_library`` asks
+libgomp1 libstdc++6                wheels that link to them without carrying them
+ca-certificates                    HTTPS; its ``openssl`` is half of the cost (1.6 MB)
+tzdata                             ``zoneinfo`` (0.3 MB)
+netbase                            ``/etc/services`` and ``/etc/protocols`` (0.01 MB)
+ncurses-base                       terminals: readline and the Python prompt (0.3 MB)
+=================================  ==========================================================
+
+Left out for their cost: procps (11 MB), util-linux (3.2 MB), git (23 MB), curl (4.6 MB),
+perl; a project that wants one names it in ``packages``.
+
+Source: apt-get(8), apt.conf(5), apt_preferences(5); Debian policy 5.6 for names and versions.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import unquote
+
+from debian.deb822 import Deb822
+from filelock import FileLock
+
+from torchship.digest import Digest
+from torchship.errors import FetchError, ResolveError
+from torchship.platform import Platform
+from torchship.progress import Progress
+from torchship.project.fetch import exists
+from torchship.project.lock import PackagePin
+from torchship.project.sources import MIRROR, Entry, chosen, configured, machine
+
+BASE_PACKAGES = (
+    "bash",
+    "ca-certificates",
+    "coreutils",
+    "dash",
+    "diffutils",
+    "findutils",
+    "grep",
+    "gzip",
+    "hostname",
+    "libc-bin",
+    "libgomp1",
+    "libstdc++6",
+    "ncurses-base",
+    "netbase",
+    "python3",
+    "sed",
+    "tzdata",
+)
+"""What every image made of Debian packages holds, before what the project asks for."""
+
+_NAME = re.compile(r"[a-z0-9][a-z0-9+.-]*[a-z0-9+.](=[A-Za-z0-9.+~:-]+)?")
+_VERSION = re.compile(r"[0-9][A-Za-z0-9.+~:-]*")
+_SEGMENT = re.compile(r"[A-Za-z0-9][A-Za-z0-9+.~_:-]*")
+# What --print-uris prints: 'address' name_version_architecture.deb size SHA256:digest
+_LINE = re.compile(r"'(?P<uri>[^']+)' (?P<file>[^ ]+)\.deb (?P<size>[0-9]+) (?P<hash>\S*)")
+_UNKNOWN = re.compile(r"^E: (?:Unable to locate package (\S+)|Package '(\S+)' has no)", re.M)
+_PYTHON = re.compile(r"python3\.[0-9]+")
+
+# The names of Debian's suites are not Debian's alone: a repository whose Release file does
+# not say that Debian made it is read (it is one of the machine's own) but never taken from.
+_PREFERENCES = """\
+Package: *
+Pin: release o=Debian
+Pin-Priority: 500
+
+Package: *
+Pin: release n=*
+Pin-Priority: -1
+"""
+
+
+def resolve(
+    suite: str,
+    packages: Iterable[str],
+    platform: Platform,
+    *,
+    state: Path,
+    progress: Progress,
+) -> tuple[PackagePin, ...]:
+    """Return the pins of ``packages`` and of all that they need, sorted by name.
+
+    ``packages`` are names, or ``name=version``; recommended packages are left out. ``state``
+    is a folder of torchship's own, where package lists are kept: later calls only ask the
+    mirror whether they are still current.
+
+    Raises `ResolveError` where there is no ``apt-get``, where no mirror of the suite is known
+    or answers, and where packages are unknown or do not fit together.
+    """
+    names = tuple(sorted(set(packages)))
+    for name in names:
+        if not _NAME.fullmatch(name):
+            raise ResolveError(f"{name!r} is not the name of a Debian package")
+    apt = _prepare(suite, platform, state=state)
+    with FileLock(apt.folder / "lock"):
+        progress.say(f"resolving Debian {suite} packages for {platform}")
+        _update(apt, suite)
+        answer = apt.call("apt-get", "install", "-qq", "-y", "--print-uris", *names)
+    if answer.returncode != 0:
+        raise _refusal(answer, suite, platform)
+    pins = (_pin(line, apt, platform) for line in answer.stdout.splitlines() if line.strip())
+    return tuple(sorted(pins, key=lambda pin: pin.name))
+
+
+def newest(
+    suite: str, names: Iterable[str], platform: Platform, *, state: Path
+) -> Mapping[str, str]:
+    """Return the version of each package that the mirror has at present, where it has one.
+
+    Raises `ResolveError` as `resolve` does.
+    """
+    apt = _prepare(suite, platform, state=state)
+    with FileLock(apt.folder / "lock"):
+        _update(apt, suite)
+        answer = apt.call("apt-cache", "show", "--no-all-versions", *sorted(set(names)))
+    found = Deb822.iter_paragraphs(answer.stdout, use_apt_pkg=False)
+    return {paragraph["Package"]: paragraph["Version"] for paragraph in found}
+
+
+def python_version(pins: Iterable[PackagePin]) -> str:
+    """Return the full version of the Python among the pins: ``3.11.2``.
+
+    Raises `ResolveError` where there is none.
+    """
+    for pin in pins:
+        if _PYTHON.fullmatch(pin.name):
+            return re.split(r"[-+~]", pin.version.rpartition(":")[2])[0]
+    raise ResolveError("no package python3.X is among the base's packages")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Apt:
+    """apt with folders of its own, for one suite from certain entries and one architecture."""
+
+    folder: Path
+    entries: tuple[Entry, ...]
+
+    @property
+    def config(self) -> Path:
+        return self.folder / "apt.conf"
+
+    def call(self, program: str, verb: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+        # -c is read after the machine's own settings, so that it can take some of them back.
+        command = [program, "-c", str(self.config), verb, *arguments]
+        # Messages are read by us: in English, whatever the user's language is.
+        environment = {key: value for key, value in os.environ.items() if key != "LANGUAGE"}
+        environment["LC_ALL"] = "C.UTF-8"
+        return subprocess.run(
+            command,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            encoding="utf-8",
+            errors="replace",
+            check=False,
+        )
+
+
+def _prepare(suite: str, platform: Platform, *, state: Path) -> _Apt:
+    if shutil.which("apt-get") is None:
+        raise ResolveError(
+            f"Debian packages of {suite} cannot be resolved: this machine has no apt-get",
+            hint='set base = "python:3.11-slim" in [tool.torchship], or lock on a Debian machine',
+        )
+    roots = configured()
+    entries = tuple(e for e in chosen(suite, roots) if _served(e)) if roots else machine(suite)
+    if not any(entry.suite == suite for entry in entries):
+        where = f"{MIRROR} serves no" if roots else "apt on this machine has no entry for"
+        raise ResolveError(
+            f"{where} Debian suite {suite}",
+            hint=f"set {MIRROR} to a mirror's root (the folder that holds dists/ and pool/), "
+            'or base = "python:3.11-slim" in [tool.torchship]',
+        )
+    sources = "\n".join(entry.stanza for entry in entries)
+    preferences = "" if roots else _PREFERENCES
+    # Other entries, other lists: what one mirror said is never taken for another's word.
+    kind = Digest.of(sources.encode()).hex[:8]
+    folder = state / f"{suite}-{platform.debian}-{kind}"
+    for name in ("lists/partial", "cache/archives/partial", "etc"):
+        (folder / name).mkdir(parents=True, exist_ok=True)
+    apt = _Apt(folder=folder.absolute(), entries=entries)
+    for name, text in (
+        ("status", ""),
+        ("preferences", preferences),
+        ("torchship.sources", sources),
+        ("apt.conf", _settings(apt.folder, platform)),
+    ):
+        (folder / name).write_text(text, "utf-8")
+    return apt
+
+
+def _settings(folder: Path, platform: Platform) -> str:
+    for character in '"\\\n':
+        if character in str(folder):
+            raise ResolveError(f"apt cannot be given the folder {str(folder)!r}")
+    return "\n".join(
+        [
+            # Hooks of the machine (docker-clean, packagekit, appstream) are not for us.
+            "#clear APT::Update;",
+            "#clear AptCli;",
+            "#clear DPkg;",
+            "#clear APT::Default-Release;",
+            "#clear APT::Architectures;",
+            f'APT::Architecture "{platform.debian}";',
+            f'APT::Architectures {{ "{platform.debian}"; }};',
+            'APT::Install-Recommends "false";',
+            'APT::Install-Suggests "false";',
+            # An unknown name is an error, not a regular expression.
+            'APT::Cmd::Pattern-Only "true";',
+            # As root, apt would read as the user _apt, who cannot see the caller's folders.
+            'APT::Sandbox::User "root";',
+            'APT::Update::Error-Mode "any";',
+            'Acquire::ForceHash "SHA256";',
+            'Acquire::GzipIndexes "true";',
+            'Acquire::Retries "3";',
+            f'Dir::State "{folder}";',
+            f'Dir::State::lists "{folder}/lists";',
+            f'Dir::State::status "{folder}/status";',
+            f'Dir::Cache "{folder}/cache";',
+            # Written at every update and 70 MB large, to save half a second of the next call.
+            'Dir::Cache::pkgcache "";',
+            'Dir::Cache::srcpkgcache "";',
+            f'Dir::Etc::sourcelist "{folder}/torchship.sources";',
+            'Dir::Etc::sourceparts "/dev/null";',
+            f'Dir::Etc::preferences "{folder}/preferences";',
+            'Dir::Etc::preferencesparts "/dev/null";',
+            "",
+        ]
+    )
+
+
+def _served(entry: Entry) -> bool:
+    place = f"{entry.root}/dists/{entry.suite}"
+    try:
+        return any(exists(f"{place}/{name}") for name in ("InRelease", "Release"))
+    except FetchError as error:
+        raise ResolveError(
+            f"the Debian mirror that {MIRROR} names does not answer: {error.message}",
+            hint=f"check {MIRROR} and the network",
+        ) from error
+
+
+def _update(apt: _Apt, suite: str) -> None:
+    answer = apt.call("apt-get", "update", "-qq")
+    if answer.returncode != 0:
+        raise ResolveError(
+            f"apt-get could not read the package lists of Debian {suite}: {_complaint(answer)}",
+            hint=f"check the network and the machine's apt settings, or set {MIRROR}",
+        )
+
+
+def _refusal(
+    answer: subprocess.CompletedProcess[str], suite: str, platform: Platform
+) -> ResolveError:
+    unknown = sorted({first or second for first, second in _UNKNOWN.findall(answer.stderr)})
+    if unknown:
+        many = "s" if len(unknown) > 1 else ""
+        return ResolveError(
+            f"Debian {suite} has no package{many} {', '.join(unknown)} for {platform}",
+            hint="check the names in packages of [tool.torchship]",
+        )
+    return ResolveError(
+        f"apt-get finds no set of Debian {suite} packages for {platform}: {_complaint(answer)}",
+        hint="check packages in [tool.torchship]",
+    )
+
+
+def _complaint(answer: subprocess.CompletedProcess[str]) -> str:
+    lines = [line.strip() for line in (answer.stdout + answer.stderr).splitlines()]
+    errors = [line[2:].strip() for line in lines if line.startswith("E:")]
+    depends = [line for line in lines if " : Depends:" in line or " : PreDepends:" in line]
+    chosen = dict.fromkeys([*depends, *errors] or lines[-3:])
+    return "; ".join(_without_secrets(line) for line in chosen) or f"exit {answer.returncode}"
+
+
+def _without_secrets(text: str) -> str:
+    return re.sub(r"(?<=://)[^/@\s]+@", "", text)
+
+
+def _pin(line: str, apt: _Apt, platform: Platform) -> PackagePin:
+    found = _LINE.fullmatch(line.strip())
+    if not found:
+        raise ResolveError(f"apt-get said something that is no package: {line[:200]!r}")
+    uri, size, (algorithm, _, encoded) = found["uri"], found["size"], found["hash"].partition(":")
+    parts = [unquote(part) for part in found["file"].split("_")]
+    if len(parts) != 3:
+        raise ResolveError(f"apt-get named a package oddly: {found['file'][:200]!r}")
+    name, version, architecture = parts
+    path = _pool_path(uri, apt.entries)
+    reasons: Sequence[tuple[bool, str]] = (
+        (bool(_NAME.fullmatch(name)), "a name that is not a package's"),
+        (bool(_VERSION.fullmatch(version)), f"the version {version!r}"),
+        (architecture in (platform.debian, "all"), f"the architecture {architecture!r}"),
+        (algorithm == "SHA256", "no sha256"),
+        (0 < int(size) < 1 << 34, f"a size of {size} bytes"),
+    )
+    for good, fault in reasons:
+        if not good:
+            raise ResolveError(f"the mirror's package list gives {name[:80]!r} {fault}")
+    return PackagePin(
+        name=name,
+        version=version,
+        architecture=architecture,
+        path=path,
+        size=int(size),
+        digest=Digest(encoded),
+    )
+
+
+def _pool_path(uri: str, entries: tuple[Entry, ...]) -> str:
+    address = _without_secrets(uri)
+    for entry in entries:
+        # apt prints file: addresses with one slash.
+        root = _without_secrets(entry.root)
+        for prefix in (f"{root}/", f"{root.replace('file://', 'file:', 1)}/"):
+            if address.startswith(prefix):
+                path = unquote(address.removeprefix(prefix))
+                segments = path.split("/")
+                if all(_SEGMENT.fullmatch(part) for part in segments) and len(path) < 500:
+                    return path
+    raise ResolveError(f"the mirror's package list names an odd place: {address[:200]!r}")
