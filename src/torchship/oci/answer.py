@@ -6,12 +6,10 @@ import re
 from dataclasses import dataclass
 
 import msgspec
-import urllib3
-from urllib3.exceptions import HTTPError
 
 from torchship.errors import RegistryError
 from torchship.oci.patience import PASSING, Interrupted, retry_after
-from torchship.oci.transport import Origin, request
+from torchship.oci.transport import Headers, Origin, Response, request, stream
 
 LIMIT = 4 << 20
 """Bytes of an answer: what the distribution spec makes registries accept for a manifest."""
@@ -33,31 +31,27 @@ class Answer:
     method: str
     url: str
     status: int
-    headers: urllib3.HTTPHeaderDict
+    headers: Headers
     body: bytes
 
 
-def read(response: urllib3.BaseHTTPResponse, method: str, url: str, limit: int = LIMIT) -> Answer:
+def read(response: Response, method: str, url: str, limit: int = LIMIT) -> Answer:
     """Take an answer into memory; raise `RegistryError` where it is larger than ``limit``."""
-    try:
-        body = response.read(limit + 1)
-        while len(body) <= limit and (more := response.read(limit + 1 - len(body))):
-            body += more
-    except HTTPError as fault:
-        response.close()
-        name = request(method, url)
-        raise Interrupted(f"{name} was cut off in its answer", request=name) from fault
-    if len(body) > limit:
-        response.close()
-        raise RegistryError(
-            f"{request(method, url)} gave more than the {limit} bytes that are allowed",
-            hint="this is no image manifest; check the reference",
-            request=request(method, url),
-            status=response.status,
-        )
+    name = request(method, url)
+    body = bytearray()
+    for piece in stream(response, name):
+        body += piece
+        if len(body) > limit:
+            response.close()
+            raise RegistryError(
+                f"{name} gave more than the {limit} bytes that are allowed",
+                hint="this is no image manifest; check the reference",
+                request=name,
+                status=response.status,
+            )
     response.release_conn()
     return Answer(
-        method=method, url=url, status=response.status, headers=response.headers, body=body
+        method=method, url=url, status=response.status, headers=response.headers, body=bytes(body)
     )
 
 

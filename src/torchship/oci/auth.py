@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import copy
 import json
 import os
 import re
@@ -18,6 +19,7 @@ from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
+import msgspec
 from filelock import FileLock
 
 from torchship.errors import RegistryError, UsageError
@@ -94,7 +96,7 @@ def _keep(host: str, account: Credentials) -> None:
     helper = _helper(_read_config(), host)
     if helper is not None:
         entry = {"ServerURL": _key(host), "Username": account.username, "Secret": account.password}
-        _call(helper, "store", json.dumps(entry))
+        _call(helper, "store", msgspec.json.encode(entry).decode())
     pair = f"{account.username}:{account.password}".encode()
 
     def remember(config: _Config) -> None:
@@ -245,15 +247,14 @@ def _change_config(change: Callable[[_Config], None]) -> None:
         target = path.resolve()
         with FileLock(path.with_name(".torchship-config.lock")):
             before = _read_config()
-            after = json.loads(json.dumps(before))
+            after = copy.deepcopy(before)
             change(after)
             if after == before:
                 return
             handle, name = tempfile.mkstemp(dir=target.parent, prefix=".config.json-")
             try:
-                with os.fdopen(handle, "w", encoding="utf-8") as stream:
-                    json.dump(after, stream, indent="\t")
-                    stream.write("\n")
+                with os.fdopen(handle, "wb") as stream:
+                    stream.write(msgspec.json.format(msgspec.json.encode(after), indent=4))
                     stream.flush()
                     os.fsync(stream.fileno())
                 Path(name).replace(target)

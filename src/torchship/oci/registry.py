@@ -8,24 +8,24 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from functools import partial
 from typing import Literal
 from urllib.parse import quote, urljoin
 
 import msgspec
-import urllib3
-from urllib3.exceptions import HTTPError
 
-from torchship.digest import CHUNK, Descriptor, Digest
+from torchship.digest import Descriptor, Digest
 from torchship.errors import InvalidDigest, ManifestError, RegistryError
 from torchship.oci import auth
 from torchship.oci.answer import LIMIT, Answer, failure, read
 from torchship.oci.manifest import ACCEPTED, parse
+from torchship.oci.mediatypes import INDEXES, MANIFESTS
 from torchship.oci.patience import Interrupted, Patience
 from torchship.oci.reference import Reference
 from torchship.oci.session import Session
 from torchship.oci.token import Authorizer, Credentials, Scopes
-from torchship.oci.transport import Transport, request
+from torchship.oci.transport import Response, Transport, request, stream
 from torchship.oci.upload import Source, Upload, mount
 
 _PAGE = 1000
@@ -116,6 +116,10 @@ class Registry:
                 return
             except Interrupted as fault:
                 tries.failed(fault)
+
+    def source(self, repository: str) -> Published:
+        """Return a repository as a place to read images from without pulling them."""
+        return Published(self, repository)
 
     def has_blob(self, repository: str, descriptor: Descriptor) -> bool:
         """Ask whether a blob is in the repository already."""
@@ -250,6 +254,35 @@ class Registry:
         )
 
 
+@dataclass(frozen=True, slots=True)
+class Published:
+    """The documents of one repository, as `torchship.oci.image.read_image` reads them."""
+
+    registry: Registry
+    repository: str
+
+    def read(self, descriptor: Descriptor, limit: int) -> bytes:
+        """Return a manifest, index or config, of the stated digest and size."""
+        if descriptor.size > limit:
+            raise ManifestError(
+                f"{descriptor.digest} is larger than the {limit} bytes that it may have"
+            )
+        if descriptor.media_type not in MANIFESTS | INDEXES:
+            return b"".join(self.registry.blob(self.repository, descriptor))
+        raw, found = self.registry.manifest(
+            Reference(
+                registry=self.registry.host,
+                repository=self.repository,
+                digest=descriptor.digest,
+            )
+        )
+        if found.size != descriptor.size:
+            raise ManifestError(
+                f"{descriptor.digest} has {found.size} bytes where {descriptor.size} were stated"
+            )
+        return raw
+
+
 def wrong_blob(host: str, repository: str, descriptor: Descriptor) -> RegistryError:
     """Return the error for a blob whose bytes do not have its digest."""
     return RegistryError(
@@ -259,9 +292,7 @@ def wrong_blob(host: str, repository: str, descriptor: Descriptor) -> RegistryEr
     )
 
 
-def _rest(
-    response: urllib3.BaseHTTPResponse, path: str, descriptor: Descriptor, offset: int
-) -> Iterator[bytes]:
+def _rest(response: Response, path: str, descriptor: Descriptor, offset: int) -> Iterator[bytes]:
     """Yield the bytes from ``offset`` to the blob's end, and no byte more."""
     with response:
         if response.status not in {200, 206}:
@@ -271,22 +302,20 @@ def _rest(
         if length.isdecimal() and int(length) - skip != descriptor.size - offset:
             raise _wrong_size(path, descriptor)
         left = descriptor.size - offset
-        try:
-            for read_piece in response.stream(CHUNK, decode_content=False):
-                piece = read_piece[skip:] if skip else read_piece
-                skip -= len(read_piece) - len(piece)
-                if len(piece) > left:
-                    raise _wrong_size(path, descriptor)
-                left -= len(piece)
-                if piece:
-                    yield piece
-        except HTTPError as fault:
-            raise _cut(path) from fault
+        for came in stream(response, f"GET {path}"):
+            piece = came[skip:] if skip else came
+            skip -= len(came) - len(piece)
+            if len(piece) > left:
+                raise _wrong_size(path, descriptor)
+            left -= len(piece)
+            if piece:
+                yield piece
     if left:
-        raise _cut(path)
+        name = f"GET {path}"
+        raise Interrupted(f"{name} was cut off", hint="check the network", request=name)
 
 
-def _begins(response: urllib3.BaseHTTPResponse, path: str, offset: int) -> int:
+def _begins(response: Response, path: str, offset: int) -> int:
     """Return the place of the answer's first byte: a registry may ignore the Range asked for."""
     if response.status == 200:
         return 0
@@ -308,11 +337,6 @@ def _wrong_size(path: str, descriptor: Descriptor) -> RegistryError:
         request=f"GET {path}",
         status=200,
     )
-
-
-def _cut(path: str) -> Interrupted:
-    name = f"GET {path}"
-    return Interrupted(f"{name} was cut off", hint="check the network", request=name)
 
 
 def _ignore(amount: int) -> None:

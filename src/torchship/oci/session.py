@@ -5,12 +5,10 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from types import MappingProxyType
 
-import urllib3
-
 from torchship.oci.answer import LIMIT, Answer, failure, read
 from torchship.oci.patience import Interrupted, Tries
 from torchship.oci.token import Authorizer, Scopes
-from torchship.oci.transport import Body, Transport, request
+from torchship.oci.transport import Body, Response, Transport, request
 
 _NO_HEADERS: Mapping[str, str] = MappingProxyType({})
 
@@ -39,7 +37,7 @@ class Session:
         *,
         headers: Mapping[str, str] = _NO_HEADERS,
         body: Body | None = None,
-    ) -> urllib3.BaseHTTPResponse:
+    ) -> Response:
         """Send one request and return the answer, unread; a 401 is taken up first.
 
         A body that can be sent only once is not sent again after a 401: then, with a new

@@ -12,7 +12,7 @@ import os
 import ssl
 import threading
 import urllib.request
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urljoin, urlsplit
@@ -20,6 +20,7 @@ from urllib.parse import urljoin, urlsplit
 import urllib3
 from urllib3.exceptions import HTTPError, NewConnectionError, SSLError
 
+from torchship.digest import CHUNK
 from torchship.errors import RegistryError
 from torchship.oci.patience import Interrupted, Patience
 
@@ -33,6 +34,8 @@ _AGENT = "torchship"
 _ALIASES = {"docker.io": "registry-1.docker.io", "index.docker.io": "registry-1.docker.io"}
 
 Body = bytes | Iterable[bytes]
+Response = urllib3.BaseHTTPResponse
+Headers = urllib3.HTTPHeaderDict
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +97,7 @@ class Transport:
         headers: Mapping[str, str],
         authorization: str | None = None,
         body: Body | None = None,
-    ) -> urllib3.BaseHTTPResponse:
+    ) -> Response:
         """Send one request and return the answer, its body unread.
 
         Redirects of GET and HEAD are followed; ``authorization`` goes to the first origin
@@ -125,7 +128,7 @@ class Transport:
         headers: Mapping[str, str],
         body: Body | None,
         silence: float,
-    ) -> urllib3.BaseHTTPResponse:
+    ) -> Response:
         timeout = urllib3.Timeout(connect=self.patience.connect, read=silence)
         try:
             return self._pool(url).urlopen(
@@ -186,6 +189,17 @@ class Transport:
                 else urllib3.ProxyManager(proxy, maxsize=_CONNECTIONS, ssl_context=context)
             )
         return self._pools[proxy]
+
+
+def stream(response: Response, name: str) -> Iterator[bytes]:
+    """Yield a body in pieces; raise `Interrupted` where it ends before its stated length."""
+    try:
+        yield from response.stream(CHUNK, decode_content=False)
+    except HTTPError as fault:
+        response.close()
+        raise Interrupted(
+            f"{name} was cut off: {_why(fault)}", hint="check the network", request=name
+        ) from fault
 
 
 def public(url: str) -> str:
