@@ -1,0 +1,126 @@
+"""Making an image of layers: its config, its manifest, and an index over several platforms.
+
+Sources: OCI image-spec v1.1, config.md, manifest.md, image-index.md, annotations.md.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import Protocol
+
+from torchship import canonical
+from torchship.digest import Descriptor
+from torchship.errors import PlanError, UsageError
+from torchship.layers import layout
+from torchship.layers.layer import Layer
+from torchship.oci import mediatypes
+from torchship.platform import Platform
+from torchship.project.project import Project
+
+UNPACKED_SIZE = "dev.torchship.layer.unpacked-size"
+"""Annotation of a layer: its bytes when unpacked, as a decimal number."""
+
+MOST_LAYERS = 127
+"""Docker's overlay2 driver mounts no more."""
+
+_ENVIRONMENT = {
+    "PATH": layout.PATH,
+    "HOME": layout.HOME,
+    "USER": layout.USER,
+    "TORCHSHIP_OUTPUT": layout.OUTPUT,
+    # What NVIDIA's container runtime gives to the container, where there is one.
+    "NVIDIA_VISIBLE_DEVICES": "all",
+    "NVIDIA_DRIVER_CAPABILITIES": "compute,utility",
+}
+
+
+class Shelf(Protocol):
+    """Where finished documents go: a store."""
+
+    def put(self, data: bytes, media_type: str) -> Descriptor:
+        """Write a small blob; return its descriptor."""
+
+
+def assemble(
+    store: Shelf,
+    *,
+    project: Project,
+    platform: Platform,
+    layers: Sequence[Layer],
+    environment: Mapping[str, str] = os.environ,
+) -> Descriptor:
+    """Write config and manifest of one platform's image; return the manifest's descriptor.
+
+    ``environment`` is torchship's own: of it, only ``SOURCE_DATE_EPOCH`` counts.
+    """
+    if not layers:
+        raise PlanError("an image needs at least one layer")
+    if len(layers) > MOST_LAYERS:
+        raise PlanError(
+            f"the image would have {len(layers)} layers, and Docker takes {MOST_LAYERS}"
+        )
+    created = _created(environment)
+    config = {
+        "created": created,
+        "architecture": platform.architecture,
+        "os": platform.os,
+        "config": {
+            "User": f"{layout.UID}:{layout.GID}",
+            "Env": [f"{k}={v}" for k, v in {**_ENVIRONMENT, **project.environment}.items()],
+            "Cmd": list(project.command),
+            "WorkingDir": layout.WORKDIR,
+            "Labels": _labels(project, created),
+        },
+        "rootfs": {"type": "layers", "diff_ids": [str(layer.diff_id) for layer in layers]},
+        "history": [{"created": created, "created_by": layer.title} for layer in layers],
+    }
+    manifest = {
+        "schemaVersion": 2,
+        "mediaType": mediatypes.OCI_MANIFEST,
+        "config": store.put(canonical.encode(config), mediatypes.OCI_CONFIG).as_json(),
+        "layers": [_described(layer).as_json() for layer in layers],
+    }
+    written = store.put(canonical.encode(manifest), mediatypes.OCI_MANIFEST)
+    return replace(written, platform=platform.as_json())
+
+
+def index(store: Shelf, manifests: Sequence[Descriptor]) -> Descriptor:
+    """Write an index over the manifests of several platforms; return its descriptor."""
+    document = {
+        "schemaVersion": 2,
+        "mediaType": mediatypes.OCI_INDEX,
+        "manifests": [descriptor.as_json() for descriptor in manifests],
+    }
+    return store.put(canonical.encode(document), mediatypes.OCI_INDEX)
+
+
+def _described(layer: Layer) -> Descriptor:
+    return replace(
+        layer.descriptor,
+        annotations={**layer.annotations, UNPACKED_SIZE: str(layer.unpacked_size)},
+    )
+
+
+def _labels(project: Project, created: str) -> dict[str, str]:
+    return {
+        "org.opencontainers.image.title": project.name,
+        "org.opencontainers.image.created": created,
+        "org.opencontainers.image.base.name": project.base,
+        "dev.torchship.python": project.python,
+    }
+
+
+def _created(environment: Mapping[str, str]) -> str:
+    """Return the image's time: the epoch, or ``SOURCE_DATE_EPOCH`` (reproducible-builds.org)."""
+    text = environment.get("SOURCE_DATE_EPOCH", "0")
+    try:
+        moment = datetime.fromtimestamp(int(text), UTC)
+    except (ValueError, OverflowError, OSError):
+        raise UsageError(
+            f"SOURCE_DATE_EPOCH is {text!r}, not a number of seconds since 1970",
+            hint="unset it, or set it to such a number: `date +%s` prints one",
+        ) from None
+    return moment.strftime("%Y-%m-%dT%H:%M:%SZ")

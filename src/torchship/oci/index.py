@@ -1,0 +1,130 @@
+"""``index.json`` of an image layout: which images the store holds, by name.
+
+Entries that other tools wrote are kept as they are, whatever fields they carry.
+
+Source: OCI image-spec v1.1, image-layout.md ("index.json file"); annotations.md
+(``org.opencontainers.image.ref.name``), which holds the full reference here, so that
+``skopeo inspect oci:DIR:NAME`` finds an image by the name that torchship gave it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+
+from torchship.digest import Descriptor, Digest
+from torchship.errors import InvalidReference, StoreError
+from torchship.oci import durable, mediatypes
+from torchship.oci.documents import DescriptorObject, decode
+from torchship.oci.reference import Reference
+
+REF_NAME = "org.opencontainers.image.ref.name"
+
+LAYOUT = b'{"imageLayoutVersion":"1.0.0"}'
+"""The content of the file ``oci-layout``."""
+
+
+class _File(msgspec.Struct, kw_only=True, rename="camel"):
+    schema_version: int
+    manifests: list[msgspec.Raw]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Entry:
+    """One entry: its descriptor, its name where it has one, and the JSON that it stands as."""
+
+    descriptor: Descriptor
+    raw: bytes
+
+    @property
+    def name(self) -> str | None:
+        """What the entry is called, if anything."""
+        return self.descriptor.annotations.get(REF_NAME)
+
+    @property
+    def reference(self) -> Reference | None:
+        """The name as a reference: other tools write short ones, or none at all."""
+        try:
+            return Reference.parse(self.name) if self.name else None
+        except InvalidReference:
+            return None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Index:
+    """The entries of ``index.json``, in its order. Changes give a new value."""
+
+    entries: tuple[Entry, ...] = ()
+
+    def __iter__(self) -> Iterator[Entry]:
+        return iter(self.entries)
+
+    def get(self, reference: Reference) -> Descriptor | None:
+        """Return what a reference names, if it is there."""
+        return next((entry.descriptor for entry in self if entry.reference == reference), None)
+
+    def with_name(self, reference: Reference, descriptor: Descriptor) -> Index:
+        """Return an index where the reference names this image, and no other."""
+        return self.without(reference)._append(descriptor, str(reference))
+
+    def with_referrer(self, descriptor: Descriptor) -> Index:
+        """Return an index that also holds a manifest without a name of its own."""
+        if any(entry.descriptor.digest == descriptor.digest for entry in self):
+            return self
+        return self._append(descriptor, None)
+
+    def without(self, reference: Reference) -> Index:
+        """Return an index without that name."""
+        return Index(entries=tuple(entry for entry in self if entry.reference != reference))
+
+    def dropping(self, digests: frozenset[Digest]) -> Index:
+        """Return an index without any entry for these manifests."""
+        return Index(entries=tuple(e for e in self if e.descriptor.digest not in digests))
+
+    def _append(self, descriptor: Descriptor, name: str | None) -> Index:
+        document = descriptor.as_json()
+        annotations = {k: v for k, v in descriptor.annotations.items() if k != REF_NAME}
+        if name is not None:
+            annotations[REF_NAME] = name
+        document.pop("annotations", None)
+        if annotations:
+            document["annotations"] = annotations
+        return Index(entries=(*self.entries, _entry(json.dumps(document).encode(), "index.json")))
+
+
+def read(path: Path) -> Index:
+    """Read ``index.json``; one that is not there is empty. Raises `StoreError` if damaged."""
+    try:
+        raw = path.read_bytes()
+    except FileNotFoundError:
+        return Index()
+    except OSError as error:
+        raise StoreError(f"{path} cannot be read: {error.strerror}") from error
+    file = decode(raw, _File, str(path))
+    return Index(entries=tuple(_entry(bytes(item), str(path)) for item in file.manifests))
+
+
+def write(path: Path, index: Index, temporary: Path) -> None:
+    """Replace ``index.json`` at one stroke."""
+    document = {
+        "schemaVersion": 2,
+        "mediaType": mediatypes.OCI_INDEX,
+        "manifests": [json.loads(entry.raw) for entry in index],
+    }
+    durable.write(path, json.dumps(document, indent=2).encode() + b"\n", temporary)
+
+
+def change(path: Path, temporary: Path, step: Callable[[Index], Index]) -> None:
+    """Read, change and write; the caller holds the lock."""
+    before = read(path)
+    after = step(before)
+    if after != before:
+        write(path, after, temporary)
+
+
+def _entry(raw: bytes, where: str) -> Entry:
+    return Entry(descriptor=decode(raw, DescriptorObject, where).checked(where), raw=raw)

@@ -1,0 +1,195 @@
+"""Giving back disk space: mark what the store's images need, sweep the rest."""
+
+from __future__ import annotations
+
+import os
+import re
+import secrets
+import shutil
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+from torchship.digest import Descriptor, Digest
+from torchship.errors import BlobDamaged, BlobMissing, ManifestError
+from torchship.oci import durable, index, mediatypes
+from torchship.oci.documents import (
+    CONFIG_LIMIT,
+    MANIFEST_LIMIT,
+    ConfigObject,
+    IndexObject,
+    ManifestObject,
+    decode,
+)
+from torchship.oci.image import children
+from torchship.oci.store import Store
+
+WAIT = 10.0
+"""Seconds to wait for other processes to leave the store."""
+
+_SETTLED = 3600.0  # seconds after which a blob that no torchship has looked at is no one's
+_DIFF_ID = re.compile(r"sha256:[0-9a-f]{64}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pruned:
+    """What `prune` removed. ``size`` is in bytes."""
+
+    blobs: int
+    layers: int
+    unpacked: int
+    size: int
+
+
+def prune(store: Store, *, keep: timedelta = timedelta(0), wait: float = WAIT) -> Pruned:
+    """Remove every blob, derived layer and unpacked folder that no image needs.
+
+    Derived layers that were made or used within ``keep`` stay. Downloads stay: they are not
+    made from anything here. Waits for other users of the store, then raises `StoreError`.
+    """
+    with store.alone(wait):
+        needed = _mark(store)
+        diff_ids = _diff_ids(store, needed)
+        oldest = datetime.now(UTC) - keep
+        forgotten = 0
+        for key in tuple(store.derived):
+            layer = store.derived.get(key)
+            if layer is not None and layer.digest in store.blobs:
+                recent = keep and store.derived.used(key) >= oldest
+                if recent or layer.digest in needed:
+                    needed.add(layer.digest)
+                    diff_ids.add(layer.diff_id)
+                    continue
+            store.derived.forget(key)
+            forgotten += 1
+        size = durable.sweep(store.temporary)
+        removed = 0
+        for digest in tuple(store.blobs):
+            if digest not in needed and not _may_be_in_use(store, digest):
+                size += store.blobs.remove(digest)
+                removed += 1
+        folders, freed = _sweep_unpacked(store, diff_ids)
+        _sweep_files(store)
+    return Pruned(blobs=removed, layers=forgotten, unpacked=folders, size=size + freed)
+
+
+def _mark(store: Store) -> set[Digest]:
+    """Return what the entries of ``index.json`` need; referrers live as long as their subject."""
+    needed: set[Digest] = set()
+    waiting: list[tuple[Digest, Descriptor]] = []
+    for entry in store.entries():
+        subject = None if entry.name else _subject(store, entry.descriptor)
+        if subject is None:
+            _reach(store, entry.descriptor, needed)
+        else:
+            waiting.append((subject, entry.descriptor))
+    # A referrer may itself be referred to: go on until nothing more comes alive.
+    while alive := [item for item in waiting if item[0] in needed]:
+        for item in alive:
+            waiting.remove(item)
+            _reach(store, item[1], needed)
+    if waiting:
+        dead = frozenset(descriptor.digest for _, descriptor in waiting)
+        with store.locked_index() as path:
+            index.change(path, store.temporary, lambda old: old.dropping(dead))
+    return needed
+
+
+def _reach(store: Store, descriptor: Descriptor, needed: set[Digest]) -> None:
+    """Mark a descriptor and all below it; what is missing or unreadable leads no further."""
+    stack = [descriptor]
+    while stack:
+        current = stack.pop()
+        if current.digest in needed:
+            continue
+        needed.add(current.digest)
+        try:
+            stack.extend(children(store, current))
+        except (BlobMissing, BlobDamaged, ManifestError):
+            continue
+
+
+def _subject(store: Store, descriptor: Descriptor) -> Digest | None:
+    where = str(descriptor.digest)
+    try:
+        raw = store.read(descriptor, MANIFEST_LIMIT)
+        document: ManifestObject | IndexObject
+        if descriptor.media_type in mediatypes.MANIFESTS:
+            document = decode(raw, ManifestObject, where)
+        else:
+            document = decode(raw, IndexObject, where)
+        return document.subject.checked(where).digest if document.subject else None
+    except (BlobMissing, BlobDamaged, ManifestError):
+        return None
+
+
+def _diff_ids(store: Store, needed: Iterable[Digest]) -> set[Digest]:
+    """Return the diff_ids of the images that stay: the names of their unpacked folders."""
+    found: set[Digest] = set()
+    for digest in needed:
+        path = store.blobs.path(digest)
+        if not path.is_file() or path.stat().st_size > CONFIG_LIMIT:
+            continue
+        with path.open("rb") as stream:
+            raw = stream.read(1)
+            if raw != b"{":  # every config is a JSON object, and no layer begins so
+                continue
+            raw += stream.read(CONFIG_LIMIT)
+        try:
+            config = decode(raw, ConfigObject, str(digest))
+        except ManifestError:
+            continue
+        for text in config.rootfs.diff_ids or ():
+            if _DIFF_ID.fullmatch(text):
+                found.add(Digest.parse(text))
+    return found
+
+
+def _may_be_in_use(store: Store, digest: Digest) -> bool:
+    """Tell whether another tool may just be writing an image that will need this blob."""
+    if store.blobs.is_stamped(digest):
+        return False
+    return time.time() - store.blobs.path(digest).stat().st_mtime < _SETTLED
+
+
+def _sweep_unpacked(store: Store, keep: set[Digest]) -> tuple[int, int]:
+    names = {digest.hex for digest in keep}
+    folders, size = 0, 0
+    for path in store.unpacked.iterdir() if store.unpacked.is_dir() else ():
+        if path.name.partition(".")[0] in names:
+            continue
+        if path.is_dir() and not path.is_symlink():
+            folders += 1
+            size += _remove_tree(path)
+        else:
+            with durable.writing(path):
+                path.unlink(missing_ok=True)
+    return folders, size
+
+
+def _remove_tree(path: Path) -> int:
+    """Delete a folder under another name first: half of one must never pass for the whole."""
+    doomed = path.with_name(f"part-{secrets.token_hex(8)}")
+    size = 0
+    with durable.writing(path):
+        path.rename(doomed)
+        for folder, names, files in os.walk(doomed):
+            for name in names:
+                below = Path(folder, name)
+                if not below.is_symlink():
+                    below.chmod(0o700)
+            size += sum(Path(folder, name).lstat().st_size for name in files)
+        shutil.rmtree(doomed)
+    return size
+
+
+def _sweep_files(store: Store) -> None:
+    """Remove the locks that nobody can hold now, and the stamps of blobs that are gone."""
+    with durable.writing(store.home):
+        for path in (store.home / "locks").iterdir():
+            path.unlink(missing_ok=True)
+        for path in (store.home / "stamps").iterdir():
+            if not (store.blobs.folder / path.name).exists():
+                path.unlink(missing_ok=True)

@@ -1,0 +1,163 @@
+"""Image references: ``host[:port]/path:tag@sha256:...``, parsed once at the edge.
+
+Sources: OCI distribution-spec v1.1, spec.md ("Pulling manifests": ``<name>`` and
+``<reference>``) for the grammar; Docker's own tools for the defaults (``docker.io``,
+``library/``, ``latest``), which everybody types and nobody wrote into a specification.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from dataclasses import dataclass
+
+from torchship.digest import Digest
+from torchship.errors import InvalidDigest, InvalidReference
+
+HUB = "docker.io"
+OFFICIAL = "library/"
+LATEST = "latest"
+
+_COMPONENT = r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*"
+_REPOSITORY = re.compile(rf"{_COMPONENT}(?:/{_COMPONENT})*")
+_TAG = re.compile(r"[a-zA-Z0-9_][a-zA-Z0-9._-]{0,127}")
+_LABEL = r"[a-zA-Z0-9](?:[a-zA-Z0-9-]*[a-zA-Z0-9])?"
+_HOST = re.compile(
+    rf"(?P<name>{_LABEL}(?:\.{_LABEL})*|\[(?P<v6>[0-9a-fA-F:.]+)\])(?::(?P<port>\d+))?"
+)
+_HEX = re.compile(r"[0-9a-f]{64}")
+
+_LONGEST = 255  # of host and path together: "clients and registries MAY limit" to that
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, order=True)
+class Reference:
+    """Names an image in a registry. ``repository`` is the path below the host.
+
+    A reference without a digest has a tag; one with a digest may have none.
+    """
+
+    registry: str
+    repository: str
+    tag: str | None = None
+    digest: Digest | None = None
+
+    @classmethod
+    def parse(cls, text: str) -> Reference:
+        """Read a reference as people type it; raise `InvalidReference` with what is wrong.
+
+        ``mnist`` is ``docker.io/library/mnist:latest``, as it is for Docker.
+        """
+        if not text:
+            raise InvalidReference("an image reference cannot be empty")
+        if "://" in text:
+            raise _invalid(text, "it starts with a scheme", f"write {text.partition('://')[2]}")
+        named, at, encoded = text.partition("@")
+        digest = _digest(text, encoded) if at else None
+        # A colon after the last slash begins the tag; one before it, a port.
+        head, slash, last = named.rpartition("/")
+        last, colon, tag = last.partition(":")
+        if colon and not _TAG.fullmatch(tag):
+            raise _invalid(
+                text,
+                f"{tag!r} is not a tag",
+                "a tag has up to 128 letters, digits, '_', '.' and '-', "
+                "and starts with none of the last two",
+            )
+        registry, repository = _split(head + slash + last)
+        _check_registry(text, registry)
+        _check_repository(text, registry, repository)
+        return cls(
+            registry=registry,
+            repository=repository,
+            tag=tag if colon else None if digest else LATEST,
+            digest=digest,
+        )
+
+    @property
+    def name(self) -> str:
+        """Registry and repository, without tag and digest: what a push is for."""
+        return f"{self.registry}/{self.repository}"
+
+    @property
+    def familiar(self) -> str:
+        """The reference as people write it: ``mnist:v0.1``, without Docker Hub's defaults."""
+        name = self.name
+        if self.registry == HUB:
+            name = self.repository
+            short = name.removeprefix(OFFICIAL)
+            # ``library/a/b`` would come back as the repository ``a/b``.
+            name = name if "/" in short else short
+        return name + self._suffix()
+
+    def with_tag(self, tag: str) -> Reference:
+        """Return the same repository under another tag, without a digest."""
+        return Reference.parse(f"{self.name}:{tag}")
+
+    def with_digest(self, digest: Digest) -> Reference:
+        """Return the same repository, pinned to one manifest."""
+        return Reference(registry=self.registry, repository=self.repository, digest=digest)
+
+    def _suffix(self) -> str:
+        tag = f":{self.tag}" if self.tag is not None else ""
+        return f"{tag}@{self.digest}" if self.digest is not None else tag
+
+    def __str__(self) -> str:
+        return self.name + self._suffix()
+
+
+def _split(name: str) -> tuple[str, str]:
+    """Tell host from path: a first part with a dot, a colon or a capital is a host."""
+    first, slash, rest = name.partition("/")
+    is_host = slash and (
+        "." in first or ":" in first or first == "localhost" or first != first.lower()
+    )
+    registry, repository = (first, rest) if is_host else (HUB, name)
+    if registry == "index.docker.io":
+        registry = HUB
+    if registry == HUB and "/" not in repository:
+        repository = OFFICIAL + repository
+    return registry, repository
+
+
+def _check_registry(text: str, registry: str) -> None:
+    match = _HOST.fullmatch(registry)
+    if not match:
+        raise _invalid(text, f"{registry!r} is not a host name")
+    if match["v6"] is not None:
+        try:
+            ipaddress.IPv6Address(match["v6"])
+        except ValueError:
+            raise _invalid(text, f"{match['v6']!r} is not an IPv6 address") from None
+    if match["port"] is not None and not 0 < int(match["port"]) < 1 << 16:
+        raise _invalid(text, f"{match['port']} is not a port")
+
+
+def _check_repository(text: str, registry: str, repository: str) -> None:
+    path = repository.removeprefix(OFFICIAL) if registry == HUB else repository
+    if not path:
+        raise _invalid(text, "it names no repository")
+    if path != path.lower():
+        raise _invalid(text, "a repository has no capital letters", f"write {path.lower()}")
+    if not _REPOSITORY.fullmatch(repository):
+        raise _invalid(
+            text,
+            f"{path!r} is not a repository",
+            "its parts are lower-case letters and digits, joined by '.', '_', '__', '-' or '/'",
+        )
+    if len(registry) + 1 + len(repository) > _LONGEST:
+        raise _invalid(text, f"its name is longer than {_LONGEST} characters")
+    if registry == HUB and _HEX.fullmatch(path):
+        raise _invalid(text, "64 hexadecimal digits are a digest", f"write sha256:{path}")
+
+
+def _digest(text: str, encoded: str) -> Digest:
+    try:
+        return Digest.parse(encoded)
+    except InvalidDigest as error:
+        raise _invalid(text, error.message) from None
+
+
+def _invalid(text: str, fault: str, hint: str | None = None) -> InvalidReference:
+    shown = text if len(text) <= 2 * _LONGEST else text[: 2 * _LONGEST] + "..."
+    return InvalidReference(f"{shown!r} is not an image reference: {fault}", hint=hint)

@@ -1,0 +1,155 @@
+"""An image as one file: at once an OCI archive and an archive that ``docker load`` takes.
+
+Sources: OCI image-spec v1.1, image-layout.md; Docker image specification v1.2, "Combined Image
+JSON + Filesystem Changeset Format" (``manifest.json``), whose paths may lead anywhere in the
+archive: here, to the layout's own blobs. So every blob is in the file once.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import BinaryIO
+
+from torchship import canonical
+from torchship.digest import Descriptor, Digest
+from torchship.errors import StoreError
+from torchship.layers.archive import Entry, PlainTar, Sink
+from torchship.oci import mediatypes
+from torchship.oci.image import Image, children, manifests, read_one
+from torchship.oci.index import LAYOUT, REF_NAME
+from torchship.oci.reference import Reference
+from torchship.oci.store import Store
+from torchship.platform import Platform
+from torchship.progress import SILENT, Progress, Task
+
+CONTAINERD_NAME = "io.containerd.image.name"
+"""Annotation that containerd, Docker's containerd store and Podman take an image's name from."""
+
+
+def save(
+    store: Store,
+    descriptor: Descriptor,
+    out: Path | BinaryIO,
+    *,
+    names: Collection[Reference] = (),
+    platform: Platform | None = None,
+    omit: Collection[Digest] = (),
+    progress: Progress = SILENT,
+) -> None:
+    """Write an image, or an index with all its platforms, as one deterministic tar.
+
+    ``platform`` is the one that old Dockers load (default: this machine's, else the first);
+    ``omit`` names layers whose files are left out, for an engine that has them. Raises
+    `BlobDamaged`; a path is then not written at all.
+    """
+    if isinstance(out, Path):
+        with _replacing(out) as stream:
+            _write(store, descriptor, stream, names, platform, omit, progress)
+    else:
+        _write(store, descriptor, out, names, platform, omit, progress)
+
+
+def _write(
+    store: Store,
+    descriptor: Descriptor,
+    out: Sink,
+    names: Collection[Reference],
+    platform: Platform | None,
+    omit: Collection[Digest],
+    progress: Progress,
+) -> None:
+    blobs = _reachable(store, descriptor)
+    for digest in omit:
+        blobs.pop(digest, None)
+    task = progress.task("writing the archive", sum(blob.size for blob in blobs.values()))
+    archive = PlainTar(out)
+    image = _choose(store, descriptor, platform)
+    _add(archive, "oci-layout", LAYOUT)
+    _add(archive, "index.json", canonical.encode(_index(descriptor, names)))
+    _add(archive, "manifest.json", canonical.encode([_docker(image, names)]))
+    for digest in sorted(blobs):
+        pieces = _counted(store.read_verified(blobs[digest]), task)
+        archive.add(Entry(path=_path(digest), size=blobs[digest].size), pieces)
+    archive.close()
+    task.finish()
+
+
+def _reachable(store: Store, descriptor: Descriptor) -> dict[Digest, Descriptor]:
+    """Return every blob of an image, each once."""
+    found: dict[Digest, Descriptor] = {}
+    waiting = [descriptor]
+    while waiting:
+        current = waiting.pop()
+        if current.digest not in found:
+            found[current.digest] = current
+            waiting.extend(children(store, current))
+    return found
+
+
+def _choose(store: Store, descriptor: Descriptor, platform: Platform | None) -> Image:
+    images = [read_one(store, manifest) for manifest in manifests(store, descriptor)]
+    if not images:
+        raise StoreError(f"{descriptor.digest} is an index that holds no image")
+    wanted = platform or Platform.host()
+    matching = [image for image in images if image.platform == wanted]
+    if platform is not None and not matching:
+        raise StoreError(f"{descriptor.digest} holds no image for {platform}")
+    return (matching or images)[0]
+
+
+def _index(descriptor: Descriptor, names: Collection[Reference]) -> dict[str, object]:
+    plain = {
+        k: v for k, v in descriptor.annotations.items() if k not in (REF_NAME, CONTAINERD_NAME)
+    }
+    entries = [
+        replace(descriptor, annotations={**plain, REF_NAME: str(name), CONTAINERD_NAME: str(name)})
+        for name in sorted(set(names))
+    ]
+    return {
+        "schemaVersion": 2,
+        "mediaType": mediatypes.OCI_INDEX,
+        "manifests": [e.as_json() for e in entries or [replace(descriptor, annotations=plain)]],
+    }
+
+
+def _docker(image: Image, names: Collection[Reference]) -> dict[str, object]:
+    return {
+        "Config": _path(image.config.digest),
+        "RepoTags": [str(name) for name in sorted(set(names)) if name.tag and not name.digest],
+        "Layers": [_path(layer.digest) for layer in image.layers],
+    }
+
+
+def _path(digest: Digest) -> str:
+    return f"blobs/sha256/{digest.hex}"
+
+
+def _add(archive: PlainTar, path: str, data: bytes) -> None:
+    archive.add(Entry(path=path, size=len(data)), [data])
+
+
+def _counted(pieces: Iterator[bytes], task: Task) -> Iterator[bytes]:
+    for piece in pieces:
+        task.advance(len(piece))
+        yield piece
+
+
+@contextmanager
+def _replacing(target: Path) -> Iterator[BinaryIO]:
+    """Open a file that takes its name when it is whole, and leaves nothing when it is not."""
+    aside = target.with_name(f".{target.name}.{secrets.token_hex(4)}.part")
+    try:
+        with aside.open("xb") as stream:
+            yield stream
+        aside.rename(target)
+    except OSError as error:
+        raise StoreError(
+            f"{target} cannot be written: {(error.strerror or str(error)).lower()}",
+            hint="free some space there, or name another file",
+        ) from error
+    finally:
+        aside.unlink(missing_ok=True)
