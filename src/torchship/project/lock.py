@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from datetime import datetime
+from pathlib import Path
+from types import MappingProxyType
 
 from torchship.digest import Digest
+from torchship.errors import LockError
 from torchship.platform import Platform
 
 FILENAME = "torchship.lock"
@@ -78,9 +82,69 @@ class Lock:
     """``torchship.lock``. ``inputs`` is the digest of what it was resolved from.
 
     ``created`` (UTC) lets a snapshot archive serve Debian packages that mirrors have dropped.
+    ``resolved_from`` spells the inputs out, one value or digest each, so that staleness can
+    be explained; ``inputs`` is its digest wherever a lock was resolved or loaded.
     """
 
     created: datetime
     inputs: Digest
     platforms: tuple[PlatformLock, ...]
     data: tuple[DataPin, ...] = ()
+    resolved_from: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+
+    def platform(self, platform: Platform) -> PlatformLock:
+        """Return the pins of one platform; raise `LockError` where there are none."""
+        for entry in self.platforms:
+            if entry.platform == platform:
+                return entry
+        held = ", ".join(str(entry.platform) for entry in self.platforms) or "no platform"
+        raise LockError(
+            f"{FILENAME} holds nothing for {platform}: it is for {held}",
+            hint=f'add "{platform}" to `platforms` in [tool.torchship] and run `torchship lock`',
+        )
+
+
+def load(path: Path) -> Lock:
+    """Read a lock; raise `LockError` with the path to each fault of one that is damaged."""
+    from torchship.project import lockfile
+
+    return lockfile.read(path)
+
+
+def save(lock: Lock, path: Path) -> None:
+    """Write a lock: sorted, so that equal locks are equal files; at once or not at all."""
+    from torchship.project import lockfile
+
+    lockfile.write(lock, path)
+
+
+def changes(old: Lock | None, new: Lock) -> tuple[str, ...]:
+    """Say in lines what a new lock changes: ``linux/amd64: numpy 2.0.0 -> 2.1.0``."""
+    before, after = _versions(old), _versions(new)
+    lines = []
+    for key in sorted(before.keys() | after.keys()):
+        was, now = before.get(key), after.get(key)
+        where, name = key
+        if was is None:
+            lines.append(f"{where}: {name} {now} added")
+        elif now is None:
+            lines.append(f"{where}: {name} {was} removed")
+        elif was != now:
+            lines.append(f"{where}: {name} {was} -> {now}")
+    return tuple(lines)
+
+
+def _versions(lock: Lock | None) -> Mapping[tuple[str, str], str]:
+    """Return (where, what) -> version for everything that a lock pins."""
+    found: dict[tuple[str, str], str] = {}
+    for entry in lock.platforms if lock else ():
+        where = str(entry.platform)
+        if entry.base.digest:
+            found[where, entry.base.reference] = entry.base.digest.short
+        for package in entry.base.packages:
+            found[where, package.name] = package.version
+        for wheel in entry.wheels:
+            found[where, wheel.name] = wheel.version
+    for data in lock.data if lock else ():
+        found["data", data.path] = data.digest.short
+    return found
