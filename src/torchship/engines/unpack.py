@@ -1,0 +1,159 @@
+"""Unpacking layers for the native engine: each once, shared by every image that has it.
+
+A layer is hostile until it is unpacked: paths are opened one part at a time below a directory
+descriptor and no symlink is ever followed, so that nothing is written outside the folder, and
+the uncompressed stream must have the layer's diff_id or nothing is kept. Files belong to the
+caller: owners, extended attributes, setuid bits are left out. Source: OCI image-spec v1.1,
+layer.md ("Applying Changesets", "Whiteouts").
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import tempfile
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import BinaryIO
+
+from filelock import FileLock
+
+from torchship.engines import syscalls
+from torchship.engines.extract import Folder
+from torchship.engines.tarstream import members
+from torchship.engines.uncompress import Uncompressed
+from torchship.errors import LayerError, StoreError
+from torchship.layers.layer import Layer
+
+_BOOT = Path("/proc/sys/kernel/random/boot_id")
+
+OpenLayer = Callable[[Layer], BinaryIO]
+"""Opens a layer's blob, as it is compressed."""
+
+
+def tree(unpacked: Path, layer: Layer) -> Path:
+    """Return where a layer's files are, once it is unpacked."""
+    return unpacked / layer.diff_id.hex / "root"
+
+
+def unpack_all(
+    layers: Sequence[Layer], open_layer: OpenLayer, unpacked: Path, *, workers: int | None = None
+) -> tuple[Path, ...]:
+    """Unpack what is not yet unpacked, several at a time; return the folders in order.
+
+    Safe against other processes that do the same, and against being killed.
+    """
+    wanted = {layer.diff_id: layer for layer in layers if not _usable(unpacked, layer)}
+    if wanted:
+        largest_first = sorted(wanted.values(), key=lambda layer: layer.size, reverse=True)
+        with ThreadPoolExecutor(workers or min(8, os.cpu_count() or 1)) as pool:
+            for _ in pool.map(lambda layer: unpack(layer, open_layer, unpacked), largest_first):
+                pass
+    return tuple(tree(unpacked, layer) for layer in layers)
+
+
+def unpack(layer: Layer, open_layer: OpenLayer, unpacked: Path) -> Path:
+    """Unpack one layer, unless it is there already; return its folder.
+
+    Raises `LayerError` for a layer that breaks a rule or has another diff_id.
+    """
+    final = unpacked / layer.diff_id.hex
+    try:
+        unpacked.mkdir(parents=True, exist_ok=True, mode=0o700)
+        with FileLock(f"{final}.lock"):
+            if _usable(unpacked, layer):
+                return final / "root"
+            remove(final)
+            scratch = Path(tempfile.mkdtemp(prefix="part-", dir=unpacked))
+            try:
+                (scratch / "root").mkdir(mode=0o755)
+                with open_layer(layer) as blob:
+                    _extract(layer, blob, scratch / "root")
+                (scratch / "boot").write_text(_BOOT.read_text())
+                scratch.rename(final)
+            except BaseException:
+                remove(scratch)
+                raise
+    except OSError as error:
+        if error.errno == errno.ENAMETOOLONG:
+            raise LayerError(f"layer {layer.digest.short} has a name that is too long") from None
+        raise StoreError(
+            f"layer {layer.digest.short} could not be unpacked into {unpacked}: {error.strerror}",
+            hint="free some space there, or name another folder in TORCHSHIP_HOME",
+        ) from error
+    return final / "root"
+
+
+def settle(unpacked: Path, layers: Sequence[Layer]) -> None:
+    """Write unpacked layers to the disk for good: until then they are trusted in this boot only.
+
+    Takes seconds after a large layer was unpacked, so it is left to a time when nobody waits.
+    """
+    unsettled = [tree(unpacked, layer).parent for layer in layers]
+    unsettled = [folder for folder in unsettled if not (folder / "settled").exists()]
+    if not unsettled:
+        return
+    descriptor = os.open(unpacked, os.O_RDONLY)
+    try:
+        syscalls.sync_filesystem(descriptor)
+    finally:
+        os.close(descriptor)
+    for folder in unsettled:
+        (folder / "settled").touch()
+
+
+def _usable(unpacked: Path, layer: Layer) -> bool:
+    """Say whether a layer is unpacked, and certainly whole.
+
+    A process that is killed leaves no folder of that name. A machine that loses power may
+    leave one whose files never reached the disk: it counts only once it was settled.
+    """
+    folder = unpacked / layer.diff_id.hex
+    if (folder / "settled").exists():
+        return True
+    try:
+        return (folder / "boot").read_text() == _BOOT.read_text()
+    except FileNotFoundError:
+        return False
+
+
+def remove(folder: Path) -> None:
+    """Delete a tree, however deep, and whatever modes its folders have."""
+    if not folder.is_dir() or folder.is_symlink():
+        return
+    waiting = [folder]
+    serial = 0
+    while waiting:
+        current = waiting[-1]
+        current.chmod(0o700)
+        below = []
+        for entry in os.scandir(current):
+            if entry.is_dir(follow_symlinks=False):
+                below.append(entry)
+            else:
+                os.unlink(entry.path)  # noqa: PTH108 (one call for each of many thousand files)
+        for entry in below:
+            # Moved up to the top, so that no path grows with the depth of the tree
+            serial += 1
+            flat = folder / f".removed-{os.getpid()}-{serial}"
+            Path(entry.path).chmod(0o700)
+            os.rename(entry.path, flat)  # noqa: PTH104
+            waiting.append(flat)
+        if not below:
+            waiting.pop()
+            current.rmdir()
+
+
+def _extract(layer: Layer, blob: BinaryIO, root: Path) -> None:
+    with Uncompressed(blob) as source, Folder(root) as folder:
+        for member in members(source):
+            folder.add(member, source)
+        folder.finish()
+        found = source.digest()
+    if found != layer.diff_id:
+        raise LayerError(
+            f"layer {layer.digest.short} unpacks to {found.short}, "
+            f"and its image says {layer.diff_id.short}",
+            hint="pull or build the image again; if it stays so, do not trust its publisher",
+        )
