@@ -12,7 +12,8 @@ Each message is one clear sentence with the path to the fault; `hint` says what 
     │   └── SecretFound         a file that looks like a secret would go into the image
     ├── InvalidDigest           not sha256:<64 hex digits>
     ├── FetchError              a file could not be had from any source
-    │   └── MovedOn             Debian's mirrors have replaced pinned package versions
+    │   ├── MovedOn             Debian's mirrors have replaced pinned package versions
+    │   └── DataUnavailable     no source answers for a data file
     ├── HostileInput            a file from outside breaks the rules of its format
     │   ├── WheelError          a wheel that lies about its members
     │   ├── PackageError        a .deb that is not one
@@ -92,6 +93,10 @@ class FetchError(TorchshipError):
 
 class MovedOn(FetchError):
     """No mirror serves the pinned version of these Debian packages any more."""
+
+
+class DataUnavailable(FetchError):
+    """No source serves a data file of the project, and no local mirror holds it."""
 
 
 class HostileInput(TorchshipError):

@@ -60,17 +60,17 @@ def worded(error: urllib3.exceptions.HTTPError) -> SourceFailed:
     # The texts of urllib3 show addresses whole; and what is wrong with a name or with a
     # certificate does not pass in a second.
     if isinstance(error, exceptions.NameResolutionError):
-        return SourceFailed("the name of the host is not known here")
+        return SourceFailed("the name of the host is not known here", unreachable=True)
     if isinstance(error, exceptions.SSLError):
-        return SourceFailed("its certificate is not trusted, or TLS fails")
+        return SourceFailed("its certificate is not trusted, or TLS fails", unreachable=True)
     if isinstance(error, exceptions.ProxyError):
-        return SourceFailed("the proxy refuses or fails")
+        return SourceFailed("the proxy refuses or fails", unreachable=True)
     if isinstance(error, exceptions.ConnectTimeoutError):
-        return SourceFailed("does not answer in time")
+        return SourceFailed("does not answer in time", unreachable=True)
     if isinstance(error, exceptions.ReadTimeoutError):
         return SourceFailed("stopped sending", retry=0.0)
     if isinstance(error, exceptions.NewConnectionError):
-        return SourceFailed("no connection", retry=0.0)
+        return SourceFailed("no connection", retry=0.0, unreachable=True)
     if isinstance(error, exceptions.ProtocolError):
         return SourceFailed("hung up", retry=0.0)
     return SourceFailed(f"fails ({type(error).__name__})")

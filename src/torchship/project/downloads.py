@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -48,7 +49,8 @@ class Downloads:
             if stamp.read_text("ascii", errors="replace") == looks:
                 return path
         if size in (None, path.stat().st_size) and Digest.of_file(path) == digest:
-            _write_stamp(path)
+            with suppress(OSError):  # a store may be read-only
+                _write_stamp(path)
             return path
         path.unlink(missing_ok=True)
         return None
@@ -117,8 +119,6 @@ def _locked(stream: BinaryIO) -> bool:
     try:
         fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        import time
-
         time.sleep(_WAIT)
         return False
     return True

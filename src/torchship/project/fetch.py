@@ -197,6 +197,7 @@ class _Fetcher:
         self._mirrors = mirrors
         self._progress = progress
         self._client = _Client(certificates)
+        self._unreachable: dict[str, SourceFailed] = {}  # by host
 
     def get(self, wanted: Wanted) -> Path | tuple[Failure, ...]:
         with _storing(self._downloads.place(wanted.digest, wanted.filename), wanted.size):
@@ -286,8 +287,10 @@ class _Fetcher:
         if path is not None:
             part.copy(path)
             return
-        tries, etag = 0, ""
+        tries, etag, host = 0, "", shown(source).split("/")[2]
         while not part.complete:
+            if host in self._unreachable:  # found out with another file: do not wait again
+                raise self._unreachable[host]
             before = part.done
             try:
                 etag = self._client.download(source, part, etag)
@@ -296,6 +299,8 @@ class _Fetcher:
             except SourceFailed as failed:
                 tries = 1 if part.done - before >= CHUNK else tries + 1
                 if failed.retry is None or tries >= _TRIES:
+                    if failed.unreachable:
+                        self._unreachable[host] = failed
                     raise
                 if self.cancelled.wait(max(failed.retry, 0.2 * 2 ** (tries - 1))):
                     raise Cancelled from failed

@@ -11,20 +11,32 @@ from pathlib import Path
 from typing import BinaryIO
 from urllib.parse import unquote
 
-from torchship.digest import chunks
+from torchship.digest import Digest, chunks
 from torchship.progress import Task
 
 _FICLONE = 0x40049409  # ioctl_ficlone(2): share the blocks of a file, copy on write
 
 
 class SourceFailed(Exception):
-    """A source did not give the file. ``retry``: seconds after which it may, or None."""
+    """A source did not give the file.
 
-    def __init__(self, reason: str, *, gone: bool = False, retry: float | None = None) -> None:
+    ``gone``: it says that it has no such file. ``retry``: seconds after which it may give it,
+    or None. ``unreachable``: nothing at all is to be had from that host.
+    """
+
+    def __init__(
+        self,
+        reason: str,
+        *,
+        gone: bool = False,
+        retry: float | None = None,
+        unreachable: bool = False,
+    ) -> None:
         super().__init__(reason)
         self.reason = reason
         self.gone = gone
         self.retry = retry
+        self.unreachable = unreachable
 
 
 class Cancelled(Exception):

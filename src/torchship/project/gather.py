@@ -1,0 +1,183 @@
+"""Gathers the files that pins name, from wherever this machine can have them.
+
+Sources are looked up only for files that are not here yet: wheels on the user's indexes,
+Debian packages on the machine's mirrors, data at the project's addresses.
+
+``TORCHSHIP_DEBIAN_SNAPSHOT`` names an archive that keeps what mirrors drop, by the address
+below which it has ``archive/debian/<time>/<pool path>``: the time is the lock's.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
+from datetime import UTC
+from pathlib import Path
+from urllib.parse import quote
+
+from torchship.digest import Digest
+from torchship.errors import DataUnavailable, FetchError, LockError, MovedOn, ResolveError
+from torchship.platform import Platform
+from torchship.progress import Progress
+from torchship.project import apt, uv
+from torchship.project.fetch import Failure, Wanted, attempt, local, told
+from torchship.project.lock import DataPin, Lock, PackagePin, PlatformLock, WheelPin
+from torchship.project.mirrors import Mirrors
+from torchship.project.project import Project
+from torchship.project.sources import MIRROR, roots
+
+SNAPSHOT = "TORCHSHIP_DEBIAN_SNAPSHOT"
+
+Pin = WheelPin | PackagePin | DataPin
+
+
+def gather(
+    wanted: Collection[Digest],
+    *,
+    project: Project,
+    lock: Lock,
+    platform: Platform,
+    downloads: Path,
+    progress: Progress,
+    mirrors: Mirrors | None = None,
+) -> Mapping[Digest, Path]:
+    """Return a verified local file for each digest; all are of pins of that platform.
+
+    ``mirrors`` default to those of ``TORCHSHIP_MIRRORS``. What was fetched before an error
+    is kept, so that the next call continues there.
+
+    Raises `LockError` for a digest that is no pin, `MovedOn` where Debian packages have been
+    replaced, `DataUnavailable` where only data files are missing, `FetchError` otherwise.
+    """
+    pinned = lock.platform(platform)
+    pins = _pins(wanted, pinned, lock)
+    mirrors = mirrors if mirrors is not None else Mirrors.from_environment()
+    asked = {pin.digest: _wanted(pin) for pin in pins}
+    found = local(asked.values(), downloads=downloads, mirrors=mirrors, progress=progress)
+    missing = tuple(pin for pin in pins if pin.digest not in found)
+    if not missing:
+        return found
+    sources = _sources(missing, project=project, lock=lock, pinned=pinned)
+    outcome = attempt(
+        [replace(asked[digest], sources=addresses) for digest, addresses in sources.items()],
+        downloads=downloads,
+        mirrors=mirrors,
+        progress=progress,
+    )
+    if outcome.failures:
+        failed = {
+            pin: outcome.failures[pin.digest] for pin in pins if pin.digest in outcome.failures
+        }
+        raise _error(failed, project=project, pinned=pinned, state=downloads.parent / "apt")
+    return {**found, **outcome.files}
+
+
+def _pins(wanted: Collection[Digest], pinned: PlatformLock, lock: Lock) -> tuple[Pin, ...]:
+    known: dict[Digest, Pin] = {}
+    for pin in (*pinned.wheels, *pinned.base.packages, *lock.data):
+        known.setdefault(pin.digest, pin)
+    for digest in wanted:
+        if digest not in known:
+            raise LockError(f"the lock has no pin with the digest {digest} for {pinned.platform}")
+    return tuple(known[digest] for digest in dict.fromkeys(wanted))
+
+
+def _wanted(pin: Pin) -> Wanted:
+    label = pin.filename if isinstance(pin, DataPin) else f"{pin.name} {pin.version}"
+    return Wanted(filename=pin.filename, digest=pin.digest, size=pin.size, label=label)
+
+
+def _sources(
+    pins: Sequence[Pin], *, project: Project, lock: Lock, pinned: PlatformLock
+) -> Mapping[Digest, tuple[str, ...]]:
+    wheels = tuple(pin for pin in pins if isinstance(pin, WheelPin))
+    packages = tuple(pin for pin in pins if isinstance(pin, PackagePin))
+    found: dict[Digest, tuple[str, ...]] = {}
+    if wheels:
+        located = uv.locate(wheels, platform=pinned.platform, project=project)
+        found.update((pin.digest, located.get(pin.filename, ())) for pin in wheels)
+    if packages:
+        bases = (*roots(_suite(pinned)), *_snapshots(lock))
+        for pin in packages:
+            # Encoded whole: some servers take a plain + for a space.
+            path = quote(pin.path, safe="/~")
+            found[pin.digest] = tuple(f"{base}/{path}" for base in bases)
+    for pin in pins:
+        if isinstance(pin, DataPin):
+            urls = (url for file in project.data if file.digest == pin.digest for url in file.urls)
+            found[pin.digest] = tuple(dict.fromkeys(urls))
+    return found
+
+
+def _suite(pinned: PlatformLock) -> str:
+    return pinned.base.reference.removeprefix("debian:")
+
+
+def _snapshots(lock: Lock) -> tuple[str, ...]:
+    archive = os.environ.get(SNAPSHOT, "").rstrip("/")
+    if not archive:
+        return ()
+    time = lock.created.astimezone(UTC).strftime("%Y%m%dT%H%M%SZ")
+    return tuple(f"{archive}/archive/{name}/{time}" for name in ("debian", "debian-security"))
+
+
+def _error(
+    failed: Mapping[Pin, tuple[Failure, ...]],
+    *,
+    project: Project,
+    pinned: PlatformLock,
+    state: Path,
+) -> FetchError:
+    """Name what could not be had. What has to be mended first comes first."""
+    wheels = {pin.filename: why for pin, why in failed.items() if isinstance(pin, WheelPin)}
+    if wheels:
+        return FetchError(
+            told(wheels),
+            hint="check the network and pip's settings (PIP_INDEX_URL, pip.conf): the lock "
+            "names files by sha256, and any index that has them will do",
+        )
+    packages = {pin: why for pin, why in failed.items() if isinstance(pin, PackagePin)}
+    if packages and all(map(_moved, packages.values())):
+        return _moved_on(packages, project=project, pinned=pinned, state=state)
+    if packages:
+        return FetchError(
+            told({pin.filename: why for pin, why in packages.items()}),
+            hint=f"check the network, or set {MIRROR} to the root of a Debian mirror",
+        )
+    return DataUnavailable(
+        told({pin.filename: why for pin, why in failed.items()}),
+        hint="put the files into a folder, under any name, and set TORCHSHIP_MIRRORS to it",
+    )
+
+
+def _moved(failures: tuple[Failure, ...]) -> bool:
+    """Return whether every mirror says that it has no such file, whatever a snapshot says."""
+    archive = os.environ.get(SNAPSHOT, "").rstrip("/")
+    mirrors = [one for one in failures if not archive or not one.source.startswith(archive)]
+    return bool(mirrors) and all(one.gone for one in mirrors)
+
+
+def _moved_on(
+    packages: Mapping[PackagePin, tuple[Failure, ...]],
+    *,
+    project: Project,
+    pinned: PlatformLock,
+    state: Path,
+) -> MovedOn:
+    try:
+        names = [pin.name for pin in packages]
+        present = apt.newest(_suite(pinned), names, pinned.platform, state=state)
+    except ResolveError:  # no apt here, or no lists: the names alone must do
+        present = {}
+    words = []
+    for pin in sorted(packages, key=lambda pin: pin.name):
+        newer = present.get(pin.name)
+        words.append(f"{pin.name} {pin.version}" + (f" (now {newer})" if newer else ""))
+    archived = f", nor does the archive that {SNAPSHOT} names" if os.environ.get(SNAPSHOT) else ""
+    return MovedOn(
+        f"Debian's mirrors no longer serve {len(words)} of the lock's packages{archived}: "
+        + ", ".join(words),
+        hint=f"run `torchship lock --upgrade {project.root}`, or set {SNAPSHOT} to the address "
+        "of a snapshot archive",
+    )
