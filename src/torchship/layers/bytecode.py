@@ -14,6 +14,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path, PurePosixPath
+from typing import BinaryIO, cast
 
 from torchship import canonical
 from torchship.digest import Digest
@@ -153,7 +154,7 @@ class DebianBytecodeRecipe:
                         if not below or _NEVER_IMPORTED.match(below) or member.content is None:
                             continue
                         with sink.open(zipfile.ZipInfo(member.path), "w") as written:
-                            for piece in copy(member.content, member.size):
+                            for piece in copy(cast(BinaryIO, member.content), member.size):
                                 written.write(piece)
                         path = f"/{member.path}"
                         sources.append(
@@ -224,13 +225,16 @@ def _add(archive: Archive, out: Path, asked: set[str], python: str) -> None:
         for info, path in _targets(compiled.infolist(), asked, python):
             add_parents(archive, path)
             with compiled.open(info) as stream:
-                archive.add(Entry(path=path, size=info.file_size), copy(stream, info.file_size))
+                archive.add(
+                    Entry(path=path, size=info.file_size),
+                    copy(cast(BinaryIO, stream), info.file_size),
+                )
 
 
 def _targets(
     infos: Iterable[zipfile.ZipInfo], asked: set[str], python: str
 ) -> Iterator[tuple[zipfile.ZipInfo, str]]:
-    """Yield each compiled file with its path, sorted: PEP 3147's ``__pycache__/a.cpython-311.pyc``."""
+    """Yield each compiled file with its path (PEP 3147: "PYC Repository Directories"), sorted."""
     tag = f"cpython-{minor(python).replace('.', '')}"
     for info in sorted(infos, key=lambda info: info.filename):
         if info.filename not in asked:

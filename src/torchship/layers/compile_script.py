@@ -7,22 +7,28 @@ but the standard library, since the Python is a container's. JOB is a JSON file:
 
 with, for each source, the number of its ZIP, its member, its path below ``sys.path``, and its
 path in the image. OUT becomes a zip of stored members: below each path in the image without
-its slash, the bytecode of that source.
+its slash, the bytecode of that source. All the processors that the process may use are.
 
 The bytes depend on nothing but the source, its path and the exact version of Python: marshal's
 version 2 writes no back references, whose presence depends on reference counts. The header is
 PEP 552's, unchecked and by hash, since files of an image have no times.
 """
 
+from __future__ import annotations
+
+import gc
 import importlib.util
 import json
 import marshal
+import multiprocessing
 import opcode
+import os
 import sys
 import warnings
 import zipfile
-from collections.abc import Callable
+from multiprocessing.connection import Connection, wait
 from types import CodeType
+from typing import Any
 
 _CO_OPTIMIZED = 1  # functions have it; modules and class bodies, which run on import, do not
 _UNCHECKED = b"\x01\x00\x00\x00"  # PEP 552: hash-based (bit 0), not checked (bit 1 is clear)
@@ -117,44 +123,77 @@ def parents(name: str) -> list[str]:
     return [".".join(parts[:depth]) for depth in range(1, len(parts))]
 
 
-def follow(modules: Modules, compile_file: Callable[[int], CodeType | None]) -> None:
-    """Compile the roots, and all that is imported from there."""
-    waiting = modules.roots()
-    seen = set(waiting)
-    while waiting:
-        name = waiting.pop()
-        code = compile_file(modules.index[name])
-        if code is not None:
-            fresh = set(modules.targets(name, code)) - seen
-            seen |= fresh
-            waiting += sorted(fresh)
+class Compiler:
+    """Compiles files of the job by their numbers, in a process of its own."""
+
+    def __init__(self, files: list[tuple[int, str, str, str]], zips: list[str]) -> None:
+        self.files = files
+        self.archives = [zipfile.ZipFile(path) for path in zips]
+        self.modules = Modules(files)
+
+    def compile(self, number: int) -> tuple[bytes, list[int]]:
+        """Return a file's bytecode, empty where there is none, and the files that it imports."""
+        archive, member, below, path = self.files[number]
+        source = self.archives[archive].read(member)
+        code = compile_source(source, path)
+        if code is None:
+            return b"", []
+        name = below.removesuffix(".py").replace("/", ".").removesuffix(".__init__")
+        targets = self.modules.targets(name, code)
+        return bytecode(source, code), sorted({self.modules.index[target] for target in targets})
+
+
+def serve(
+    pipe: Connection[Any, Any], files: list[tuple[int, str, str, str]], zips: list[str]
+) -> None:
+    """Answer the numbers that come down the pipe, until it closes."""
+    gc.disable()  # a compiler makes trees, not cycles, and soon ends
+    warnings.simplefilter("ignore")  # a wheel's invalid escapes are its author's concern
+    compiler = Compiler(files, zips)
+    try:
+        while True:
+            number = pipe.recv()
+            pipe.send((number, *compiler.compile(number)))
+    except EOFError:
+        return
 
 
 def main(job: str, out: str, zips: list[str]) -> None:
-    """Compile what the job asks for, in the order of the paths in the image."""
-    warnings.simplefilter("ignore")  # a wheel's invalid escapes are its author's concern
+    """Compile what the job asks for. OUT's members stand in no particular order."""
     with open(job, encoding="utf-8") as stream:  # noqa: PTH123 (pathlib is a slow import here)
         asked = json.load(stream)
-    files = [tuple(file) for file in asked["files"]]
-    archives = [zipfile.ZipFile(path) for path in zips]
-    done: dict[str, bytes] = {}
-
-    def compile_file(number: int) -> CodeType | None:
-        archive, member, _, path = files[number]
-        source = archives[archive].read(member)
-        code = compile_source(source, path)
-        if code is not None:
-            done[path] = bytecode(source, code)
-        return code
-
+    files: list[tuple[int, str, str, str]] = [tuple(file) for file in asked["files"]]
+    modules = Modules(files)
     if asked["mode"] == "all":
-        for number in range(len(files)):
-            compile_file(number)
+        waiting = list(range(len(files)))
     else:
-        follow(Modules(files), compile_file)
+        waiting = [modules.index[name] for name in modules.roots()]
+    seen = set(waiting)
+    # Pipes and fork alone: a small container may lack what multiprocessing's locks need.
+    fork = multiprocessing.get_context("fork")
+    idle: list[Connection[Any, Any]] = []
+    for _ in range(min(len(os.sched_getaffinity(0)), max(len(files), 1))):
+        here, there = fork.Pipe()
+        fork.Process(target=serve, args=(there, files, zips), daemon=True).start()
+        there.close()
+        idle.append(here)
+    busy: list[Connection[Any, Any]] = []
     with zipfile.ZipFile(out, "w", zipfile.ZIP_STORED) as archive:
-        for path in sorted(done):
-            archive.writestr(zipfile.ZipInfo(path.lstrip("/")), done[path])
+        while waiting or busy:
+            while waiting and idle:
+                idle[-1].send(waiting.pop())
+                busy.append(idle.pop())
+            ready = wait(busy)
+            for pipe in [pipe for pipe in busy if pipe in ready]:
+                number, data, imported = pipe.recv()
+                busy.remove(pipe)
+                idle.append(pipe)
+                if data:
+                    archive.writestr(zipfile.ZipInfo(files[number][3].lstrip("/")), data)
+                if asked["mode"] != "all":
+                    fresh = [target for target in imported if target not in seen]
+                    seen.update(fresh)
+                    waiting += fresh
 
 
 if __name__ == "__main__":
