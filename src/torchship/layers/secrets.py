@@ -67,6 +67,7 @@ _STARTS = re.compile(
     rb"AKIA|ASIA|gh[pousr]_|github_pat_|glpat-|hf_|sk-|xox|pypi-AgE|AIza|npm_|_authToken"
     rb"|PRIVATE KEY"
 )
+_LOGIN = re.compile(rb"(?m)^\s*(?:-\s+)?(?:token|client-key-data|password):\s*\S")
 _DISTINCT = 10  # characters: a placeholder such as hf_xxxxxxxx has fewer
 
 
@@ -105,10 +106,9 @@ def by_content(path: str, data: bytes) -> str | None:
     if path.endswith(".json"):
         return _in_json(data)
     name = path.rpartition("/")[2]
-    if name == "kubeconfig" or path.endswith(".kube/config"):
-        # Kubernetes' kubeconfig: what logs in stands under "users".
-        if re.search(rb"(?m)^\s*(?:-\s+)?(?:token|client-key-data|password):\s*\S", data):
-            return "logins for a Kubernetes cluster"
+    # Kubernetes' kubeconfig: what logs in stands under "users".
+    if (name == "kubeconfig" or path.endswith(".kube/config")) and _LOGIN.search(data):
+        return "logins for a Kubernetes cluster"
     return None
 
 

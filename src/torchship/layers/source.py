@@ -1,0 +1,278 @@
+"""The project's own files: the last layer, the one that changes with every edit.
+
+What goes in is decided by `DEFAULTS`, then ``.dockerignore``, then ``exclude``, as one list of
+patterns, so that a later ``!`` takes back what an earlier one leaves out. What never goes in,
+whatever the patterns say: virtual environments and caches, which say themselves what they are
+(``pyvenv.cfg``, ``conda-meta``, ``CACHEDIR.TAG``).
+
+Empty folders are left out, as git leaves them out: a clone gives the same layer.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import stat
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+from torchship import canonical
+from torchship.digest import CHUNK, Digest
+from torchship.errors import ProjectError
+from torchship.layers import secrets
+from torchship.layers.archive import Archive, Entry, Kind
+from torchship.layers.dockerignore import Patterns
+from torchship.layers.layer import Materials
+from torchship.layers.layout import GID, UID, WORKDIR
+
+DEFAULTS = (
+    # version control
+    "**/.git", "**/.hg", "**/.svn",
+    # what Python and its tools leave behind
+    "**/__pycache__", "**/*.py[co]", "**/.ipynb_checkpoints", "**/.mypy_cache", "**/.nox",
+    "**/.pytest_cache", "**/.ruff_cache", "**/.tox", "**/*.egg-info",
+    # editors and desktops
+    "**/.DS_Store", "**/.idea", "**/.vscode",
+    # what training leaves behind: torchship's runs and TensorBoard's, outputs, other trackers
+    "lightning_logs", "mlruns", "output", "outputs", "runs", "wandb",
+)  # fmt: skip
+"""Left out unless ``.dockerignore`` or ``exclude`` takes it back, as in ``!outputs``."""
+
+LARGE = 64 << 20
+"""Bytes: a file of that size is better pinned as data, in a layer of its own."""
+
+_SELF_DECLARED = frozenset({"CACHEDIR.TAG", "conda-meta", "pyvenv.cfg"})
+_CACHE_TAG = b"Signature: 8a477f597d28d172789f06886806bc55"  # Cache Directory Tagging Spec.
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SourceFile:
+    """A file or symlink of the project. ``path`` is relative, with slashes.
+
+    A symlink has a ``target`` and neither size nor digest; ``digest`` is of a file's bytes.
+    """
+
+    path: str
+    executable: bool = False
+    size: int = 0
+    digest: Digest | None = None
+    target: str = ""
+
+    def as_json(self) -> list[object]:
+        """Return all that the layer's bytes depend on."""
+        content = self.target if self.digest is None else str(self.digest)
+        return [self.path, self.executable, self.size, content]
+
+
+def collect(
+    root: Path, *, exclude: Iterable[str] = (), allow: Iterable[str] = ()
+) -> tuple[SourceFile, ...]:
+    """Read which files go into the image, sorted by path, and hash them.
+
+    ``allow`` are patterns of files that are no secrets, whatever they look like. Raises
+    `SecretFound`, and `ProjectError` that names every file which cannot go in, and why.
+    """
+    patterns = Patterns.parse(DEFAULTS, origin="the defaults")
+    patterns += Patterns.parse(_ignore_file(root), origin=".dockerignore")
+    patterns += Patterns.parse(exclude, origin="exclude in [tool.torchship]")
+    allowed = Patterns.parse(allow, origin="allow in [tool.torchship]")
+    files: list[SourceFile] = []
+    faults: list[str] = []
+    findings: list[secrets.Finding] = []
+    for entry, path in _walk(root, "", patterns, frozenset(), faults):
+        try:
+            file, reason = _read(root, entry, path)
+        except ProjectError as fault:
+            faults.append(fault.message)
+            continue
+        except OSError as fault:
+            faults.append(f"{path} cannot be read ({fault.strerror})")
+            continue
+        files.append(file)
+        if reason is not None and not allowed.matches(path):
+            findings.append(secrets.Finding(path=path, reason=reason))
+    if faults:
+        raise ProjectError(
+            f"{root} cannot go into an image: {'; '.join(sorted(faults))}",
+            hint="mend these files, or name them in .dockerignore",
+        )
+    secrets.refuse(findings)
+    return tuple(sorted(files, key=lambda file: file.path.encode()))
+
+
+def digest(files: Iterable[SourceFile]) -> Digest:
+    """Return the digest of the tree: paths, modes and contents, nothing else."""
+    return Digest.of(canonical.encode([file.as_json() for file in files]))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SourceRecipe:
+    """The project's files, as `collect` found them below ``root``, in the working directory."""
+
+    root: Path
+    files: tuple[SourceFile, ...]
+
+    @property
+    def title(self) -> str:
+        """What the layer holds, for people."""
+        count = len(self.files)
+        return f"source, {count} file{'s' if count != 1 else ''}"
+
+    @property
+    def origin(self) -> Mapping[str, str]:
+        """Nothing: where the project lies on the author's disk is nobody's concern."""
+        return {}
+
+    @property
+    def inputs(self) -> Mapping[str, object]:
+        """All that the bytes depend on: not the root's path."""
+        return {"files": [file.as_json() for file in self.files]}
+
+    @property
+    def needs(self) -> tuple[Digest, ...]:
+        """No fetched files."""
+        return ()
+
+    def write(self, archive: Archive, materials: Materials) -> None:  # noqa: ARG002 (the protocol's)
+        """Write the files; raise `ProjectError` where one is not what it was when collected."""
+        top = WORKDIR[1:]
+        _add_folder(archive, top)
+        for file in self.files:
+            path = f"{top}/{file.path}"
+            for slash in (at for at, char in enumerate(path) if char == "/"):
+                parent = path[:slash]
+                if parent not in archive:
+                    _add_folder(archive, parent)
+            if file.digest is None:
+                archive.add(
+                    Entry(
+                        path=path,
+                        kind=Kind.SYMLINK,
+                        mode=0o777,
+                        uid=UID,
+                        gid=GID,
+                        target=file.target,
+                    )
+                )
+                continue
+            mode = 0o755 if file.executable else 0o644
+            entry = Entry(path=path, mode=mode, uid=UID, gid=GID, size=file.size)
+            archive.add(entry, _content(self.root, file))
+
+
+def _add_folder(archive: Archive, path: str) -> None:
+    archive.add(Entry(path=path, kind=Kind.DIRECTORY, mode=0o755, uid=UID, gid=GID))
+
+
+def _ignore_file(root: Path) -> list[str]:
+    path = root / ".dockerignore"
+    try:
+        return path.read_text(encoding="utf-8-sig").splitlines()
+    except FileNotFoundError:
+        return []
+    except UnicodeDecodeError:
+        raise ProjectError(f"{path} is not UTF-8 text") from None
+
+
+def _walk(
+    root: Path, folder: str, patterns: Patterns, above: frozenset[int], faults: list[str]
+) -> Iterator[tuple[os.DirEntry[str], str]]:
+    try:
+        with os.scandir(root / folder) as found:
+            entries = list(found)
+    except OSError as fault:
+        faults.append(f"{folder or '.'} cannot be listed ({fault.strerror})")
+        return
+    if folder and _declares_itself(root / folder, entries):
+        return
+    for entry in entries:
+        path = f"{folder}/{entry.name}" if folder else entry.name
+        left_out, hits = patterns.decide(path, above)
+        if entry.is_dir(follow_symlinks=False):
+            if not left_out or patterns.may_take_back(path):
+                yield from _walk(root, path, patterns, hits, faults)
+        elif not left_out:
+            yield entry, path
+
+
+def _declares_itself(folder: Path, entries: list[os.DirEntry[str]]) -> bool:
+    names = {entry.name for entry in entries} & _SELF_DECLARED
+    if names == {"CACHEDIR.TAG"}:
+        with (folder / "CACHEDIR.TAG").open("rb") as stream:
+            return stream.read(len(_CACHE_TAG)) == _CACHE_TAG
+    return bool(names)
+
+
+def _read(root: Path, entry: os.DirEntry[str], path: str) -> tuple[SourceFile, str | None]:
+    """Return the file, and why it looks like a secret where it does."""
+    try:
+        path.encode("utf-8")
+    except UnicodeEncodeError:
+        raise ProjectError(f"the name {os.fsencode(path)!r} is not UTF-8") from None
+    reason = secrets.by_name(path)
+    if entry.is_symlink():
+        return SourceFile(path=path, target=_target(root, path)), reason
+    if not entry.is_file(follow_symlinks=False):
+        raise ProjectError(f"{path} is neither a file, a folder nor a link")
+    with _open(root, path) as stream:
+        found = os.fstat(stream.fileno())
+        if found.st_size <= secrets.SIZE:
+            data = stream.read(secrets.SIZE + 1)
+            length, running = len(data), hashlib.sha256(data)
+            reason = reason or secrets.by_content(path, data)
+        else:
+            length, running = 0, hashlib.sha256()
+            while chunk := stream.read(CHUNK):
+                length += len(chunk)
+                running.update(chunk)
+    if length != found.st_size:
+        raise ProjectError(f"{path} changed while it was read")
+    return SourceFile(
+        path=path,
+        executable=bool(found.st_mode & stat.S_IXUSR),
+        size=length,
+        digest=Digest(running.hexdigest()),
+    ), reason
+
+
+def _open(root: Path, path: str) -> BinaryIO:
+    # A link that took the file's place since the folder was listed is not followed.
+    try:
+        return os.fdopen(os.open(root / path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC), "rb")
+    except FileNotFoundError:
+        raise ProjectError(f"{path} is gone: it was there a moment ago") from None
+
+
+def _target(root: Path, path: str) -> str:
+    """Return where a symlink points; raise `ProjectError` if that is outside the project."""
+    target = str((root / path).readlink())
+    # Both as it is written and as it resolves: the image has other things around it.
+    inside = os.path.normpath(f"{path}/../{target}")
+    outside = target.startswith("/") or inside.split("/")[0] == ".."
+    if outside or not (root / path).resolve().is_relative_to(root.resolve()):
+        raise ProjectError(f"the link {path} points out of the project, to {target}")
+    try:
+        target.encode("utf-8")
+    except UnicodeEncodeError:
+        raise ProjectError(f"the link {path} points to a name that is not UTF-8") from None
+    return target
+
+
+def _content(root: Path, file: SourceFile) -> Iterator[bytes]:
+    """Yield a file's bytes, and make sure of them: an editor may be saving it right now."""
+    assert file.digest is not None
+    running = hashlib.sha256()
+    left = file.size
+    with _open(root, file.path) as stream:
+        while chunk := stream.read(min(CHUNK, left + 1)):
+            left -= len(chunk)
+            if left < 0:
+                break
+            running.update(chunk)
+            yield chunk
+    if left != 0 or running.hexdigest() != file.digest.hex:
+        raise ProjectError(
+            f"{file.path} changed while the image was built", hint="run the command again"
+        )
