@@ -9,6 +9,7 @@ Each message is one clear sentence with the path to the fault; `hint` says what 
     │   ├── LockError           torchship.lock is missing, damaged, or for another platform
     │   │   └── LockStale       the lock no longer fits its inputs
     │   ├── ResolveError        uv or apt-get found no set of packages
+    │   │   └── IndexUnreachable    a package index does not answer, or refuses
     │   └── SecretFound         a file that looks like a secret would go into the image
     ├── InvalidDigest           not sha256:<64 hex digits>
     ├── FetchError              a file could not be had from any source
@@ -77,6 +78,10 @@ class LockStale(LockError):
 
 class ResolveError(ProjectError):
     """No set of packages satisfies the project's requirements."""
+
+
+class IndexUnreachable(ResolveError):
+    """A package index does not answer, or refuses to."""
 
 
 class SecretFound(ProjectError):

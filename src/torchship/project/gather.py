@@ -20,12 +20,13 @@ from torchship.digest import Digest
 from torchship.errors import DataUnavailable, FetchError, LockError, MovedOn, ResolveError
 from torchship.platform import Platform
 from torchship.progress import Progress
-from torchship.project import apt, uv
+from torchship.project import apt
 from torchship.project.fetch import Failure, Wanted, attempt, local, told
 from torchship.project.lock import DataPin, Lock, PackagePin, PlatformLock, WheelPin
 from torchship.project.mirrors import Mirrors
 from torchship.project.project import Project
 from torchship.project.sources import MIRROR, roots
+from torchship.project.wheels import locate
 
 SNAPSHOT = "TORCHSHIP_DEBIAN_SNAPSHOT"
 
@@ -95,7 +96,7 @@ def _sources(
     packages = tuple(pin for pin in pins if isinstance(pin, PackagePin))
     found: dict[Digest, tuple[str, ...]] = {}
     if wheels:
-        located = uv.locate(wheels, platform=pinned.platform, project=project)
+        located = locate(wheels, pinned.platform, pinned.python, project=project)
         found.update((pin.digest, located.get(pin.filename, ())) for pin in wheels)
     if packages:
         bases = (*roots(_suite(pinned)), *_snapshots(lock))

@@ -15,6 +15,7 @@ from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
 from types import MappingProxyType
 
+import msgspec
 import tomli_w
 from packaging.utils import InvalidWheelFilename, canonicalize_name, parse_wheel_filename
 from packaging.version import InvalidVersion, Version
@@ -36,7 +37,7 @@ from torchship.project.lock import (
 
 HEADER = (
     "# Made by `torchship lock`; change the requirements and run it again instead of editing.\n"
-    "# Every file of the image, by sha256. Commit it: it is what makes the image the same again.\n\n"
+    "# Every file of the image, by sha256: commit it, so that the image can be made again.\n\n"
 )
 MEND = "run `torchship lock` to make it afresh"
 
@@ -89,7 +90,7 @@ class _Lock(tables.Table, rename={"resolved_from": "resolved-from"}):
     inputs: str
     checksum: str
     platform: tuple[_Platform, ...]
-    resolved_from: dict[str, str] = {}
+    resolved_from: dict[str, str] = msgspec.field(default_factory=dict)
     data: tuple[_Data, ...] = ()
 
 
@@ -129,7 +130,7 @@ def write(lock: Lock, path: Path) -> None:
     except OSError as error:
         raise LockError(f"{path} cannot be written: {error.strerror}") from None
     try:
-        with open(handle, "w", encoding="utf-8", newline="\n") as stream:
+        with os.fdopen(handle, "w", encoding="utf-8", newline="\n") as stream:
             stream.write(text)
             stream.flush()
             os.fsync(stream.fileno())
@@ -227,7 +228,9 @@ class _Checker:
 
     def lock(self, shape: _Lock) -> Lock | None:
         """Return the lock, or None where anything was noted."""
-        platforms = [self._platform(entry, f"platform[{i}]") for i, entry in enumerate(shape.platform)]
+        platforms = [
+            self._platform(entry, f"platform[{i}]") for i, entry in enumerate(shape.platform)
+        ]
         data = [self._data(pin, f"data[{i}]") for i, pin in enumerate(shape.data)]
         stated = self._digest(shape.inputs, "inputs")
         self._digest(shape.checksum, "checksum")
@@ -363,7 +366,12 @@ class _Checker:
     def _data(self, pin: _Data, at: str) -> DataPin | None:
         digest = self._file(pin, at)
         path = PurePosixPath(pin.path)
-        if str(path) != pin.path or not path.is_absolute() or ".." in path.parts or "\0" in pin.path:
+        if (
+            str(path) != pin.path
+            or not path.is_absolute()
+            or ".." in path.parts
+            or "\0" in pin.path
+        ):
             self._note(f"{at}.path", f"{pin.path!r} is not an absolute path")
         self._plain(pin.filename, f"{at}.filename")
         if digest is None:

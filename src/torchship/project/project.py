@@ -22,7 +22,9 @@ PRUNE = ("torch/test/", "torch/bin/test_*")
 ENVIRONMENT: Mapping[str, str] = MappingProxyType({"PYTHONUNBUFFERED": "1"})
 """Set in every image: without it, a program's output waits in a buffer when it is piped."""
 
-SUITES: Mapping[str, str] = MappingProxyType({"bullseye": "3.9", "bookworm": "3.11", "trixie": "3.13"})
+SUITES: Mapping[str, str] = MappingProxyType(
+    {"bullseye": "3.9", "bookworm": "3.11", "trixie": "3.13"}
+)
 """The one Python version that each Debian suite carries."""
 
 

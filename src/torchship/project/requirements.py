@@ -52,8 +52,10 @@ class Requirements:
     @property
     def is_lock(self) -> bool:
         """True where the file is itself a lock (PEP 751), to be taken as it is."""
-        return self.file is not None and self.file.name.endswith(".toml") and (
-            self.file.name != PYPROJECT
+        return (
+            self.file is not None
+            and self.file.name.endswith(".toml")
+            and (self.file.name != PYPROJECT)
         )
 
 
@@ -99,7 +101,9 @@ def _pyproject(path: Path, name: str) -> Requirements:
     tool = document.get("tool")
     uv = tool.get("uv", {}) if isinstance(tool, dict) else {}
     meaning = [needs, table.get("requires-python"), _plain(uv)]
-    return Requirements(file=path, digests=MappingProxyType({name: Digest.of(canonical.encode(meaning))}))
+    return Requirements(
+        file=path, digests=MappingProxyType({name: Digest.of(canonical.encode(meaning))})
+    )
 
 
 class _Reader:
@@ -137,7 +141,9 @@ class _Reader:
         option = _LONG.get(option, option)
         if option in ("--requirement", "--constraint"):
             if "://" in value:
-                raise ProjectError(f"{at}: a file on the network cannot be included: {_bare(value)}")
+                raise ProjectError(
+                    f"{at}: a file on the network cannot be included: {_bare(value)}"
+                )
             self.file(folder / value, at)
         elif option in ("-e", "--editable"):
             raise ProjectError(
@@ -213,7 +219,7 @@ def _check(line: str, at: str) -> None:
             kind = "a local path"
         raise ProjectError(
             f"{at}: {kind} cannot be pinned: {_bare(url)}",
-            hint="build a wheel into a folder of the project (`pip wheel --no-deps -w wheels ...`), "
+            hint="build a wheel into a folder (`pip wheel --no-deps -w wheels ...`), "
             "write `--find-links ./wheels` and the package's plain name",
         )
     try:

@@ -9,6 +9,8 @@ from types import MappingProxyType
 from typing import Literal, TypeVar
 from urllib.parse import urlsplit
 
+import msgspec
+
 from torchship.digest import Digest
 from torchship.errors import InvalidDigest, UsageError
 from torchship.platform import Platform
@@ -22,12 +24,29 @@ PATH = "tool.torchship"
 _COMPONENT = r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*"
 _NAME = re.compile(rf"{_COMPONENT}(?:/{_COMPONENT})*")
 # Debian policy, 5.6.7: "at least two characters long ... start with an alphanumeric character"
-_PACKAGE = re.compile(r"[a-z0-9][a-z0-9+.-]+")
+_PACKAGE = re.compile(r"[a-z0-9][a-z0-9+.-]+(=[A-Za-z0-9.+~:-]+)?")
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _TORCH = re.compile(r"auto|cpu|xpu|cu[0-9]{2,3}|rocm[0-9]+(\.[0-9]+)*")
 
-_SYSTEM = ("/bin", "/boot", "/dev", "/etc", "/lib", "/lib32", "/lib64", "/libx32", "/proc")
-_SYSTEM += ("/run", "/sbin", "/sys", "/usr", "/var/lib/dpkg", "/opt/venv", "/tmp", "/output")
+_SYSTEM = (  # noqa: S108 (paths of the image, not of this machine)
+    "/bin",
+    "/boot",
+    "/dev",
+    "/etc",
+    "/lib",
+    "/lib32",
+    "/lib64",
+    "/libx32",
+    "/proc",
+    "/run",
+    "/sbin",
+    "/sys",
+    "/usr",
+    "/var/lib/dpkg",
+    "/opt/venv",
+    "/tmp",
+    "/output",
+)
 """Where a data file would break the image, or be hidden when it runs."""
 
 Item = TypeVar("Item")
@@ -55,13 +74,13 @@ class _Settings(tables.Table):
     platforms: tuple[str, ...] = ("linux/amd64",)
     torch: str = "auto"
     requirements: str | None = None
-    environment: dict[str, str] = {}
+    environment: dict[str, str] = msgspec.field(default_factory=dict)
     exclude: tuple[str, ...] = ()
     prune: tuple[str, ...] = projects.PRUNE
     bytecode: Literal["imported", "all", "none"] = "imported"
     allow: tuple[str, ...] = ()
     data: tuple[_Data, ...] = ()
-    metrics: dict[str, _Metric] = {}
+    metrics: dict[str, _Metric] = msgspec.field(default_factory=dict)
 
 
 def read(table: Mapping[str, object], *, root: Path, name: str, has_deps: bool) -> Project:
@@ -84,7 +103,9 @@ def read(table: Mapping[str, object], *, root: Path, name: str, has_deps: bool) 
 
 def _raise(issues: list[str]) -> None:
     if len(issues) == 1:
-        raise UsageError(f"{issues[0]} (in pyproject.toml)", hint="see docs/cli.md for the settings")
+        raise UsageError(
+            f"{issues[0]} (in pyproject.toml)", hint="see docs/cli.md for the settings"
+        )
     lines = "".join(f"\n  {issue}" for issue in issues)
     raise UsageError(f"pyproject.toml has {len(issues)} faulty settings:{lines}")
 

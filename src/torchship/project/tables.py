@@ -30,7 +30,7 @@ _WORDS = {
 }
 
 
-class Table(msgspec.Struct, forbid_unknown_fields=True, kw_only=True, frozen=True):
+class Table(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     """Base of the structs that `read` fills: unknown keys are refused."""
 
 
@@ -77,28 +77,25 @@ def nearest(word: str, known: Mapping[str, object] | tuple[str, ...]) -> str:
 def _value(kind: object, value: object, at: str, issues: list[str]) -> object:
     inner = _inner(kind)
     if inner is not None and isinstance(value, list):
-        items = [
-            read(inner, item, f"{at}[{i}]", issues)
-            if isinstance(item, dict)
-            else issues.append(f"{at}[{i}]: expected a table")
-            for i, item in enumerate(value)
-        ]
-        return tuple(items)
+        return tuple(_table(inner, item, f"{at}[{i}]", issues) for i, item in enumerate(value))
     if inner is not None and isinstance(value, dict):
         if kind is inner:
             return read(inner, value, at, issues)
-        tables: dict[str, object] = {}
-        for name, item in value.items():
-            if isinstance(item, dict):
-                tables[name] = read(inner, item, f"{at}.{name}", issues)
-            else:
-                issues.append(f"{at}.{name}: expected a table")
-        return tables
+        return {key: _table(inner, item, f"{at}.{key}", issues) for key, item in value.items()}
     try:
         return msgspec.convert(value, kind)
     except msgspec.ValidationError as fault:
         issues.append(_words(str(fault), at))
         return None
+
+
+def _table(
+    inner: type[msgspec.Struct], value: object, at: str, issues: list[str]
+) -> msgspec.Struct | None:
+    if isinstance(value, dict):
+        return read(inner, value, at, issues)
+    issues.append(f"{at}: expected a table")
+    return None
 
 
 def _inner(kind: object) -> type[msgspec.Struct] | None:

@@ -1,0 +1,95 @@
+"""What uv says when it finds nothing, in one sentence for people, and without addresses.
+
+Addresses of indexes often hold passwords or names of machines that a log must not show.
+"""
+
+from __future__ import annotations
+
+import re
+
+from torchship.errors import IndexUnreachable, ResolveError
+from torchship.project.target import Target
+
+_ADDRESS = re.compile(r"(?:https?|git\+\w+|ssh)://[^\s'\"`)>\]]+")
+_LIMIT = 600  # characters: uv's proofs can be pages long
+_UNREACHABLE = re.compile(
+    r"error sending request|Request failed|Failed to fetch|timed out|dns error"
+)
+_STATUS = re.compile(r"HTTP status[^(]*\((\d{3})[^)]*\)|status code (\d{3})|\b(401|403)\b")
+_UNBUILT = re.compile(
+    r"(?:all versions of )?([A-Za-z0-9._-]+?)(?:[=<>!~][^ ]*)? ha(?:ve|s) no usable wheels"
+)
+_HINTED = re.compile(r"Wheels are (?:required|available) for `([^`]+)`")
+_UNTAGGED = re.compile(r"([A-Za-z0-9._-]+?)(?:[=<>!~][^ ]*)? ha(?:ve|s) no wheels with a matching ")
+_ABSENT = re.compile(r"([A-Za-z0-9._-]+) was not found in the (?:package registry|provided)")
+
+
+def explain(stderr: str, target: Target) -> ResolveError:
+    """Return the error that tells what uv told on its standard error."""
+    text = readable(stderr)
+    names = _named(text)
+    if names:
+        return no_wheel(names, target)
+    if _UNREACHABLE.search(text):
+        status = _STATUS.search(text)
+        why = next(filter(None, status.groups()), "") if status else _last(text)
+        said = f"answers with status {why}" if why.isdigit() else f"does not answer: {why}"
+        return IndexUnreachable(
+            f"a package index {said}",
+            hint="check the network and pip's settings (`pip config list`)",
+        )
+    absent = _ABSENT.findall(text)
+    if absent:
+        listed = ", ".join(dict.fromkeys(absent))
+        return ResolveError(
+            f"no index has a package {listed}: {_short(text)}",
+            hint="check the spelling, or name the index that has it in pip's settings",
+        )
+    return ResolveError(
+        f"the requirements do not resolve for {target.platform}, Python {target.minor}: "
+        f"{_short(text)}",
+        hint="change the requirements so that they fit together",
+    )
+
+
+def no_wheel(names: tuple[str, ...], target: Target) -> ResolveError:
+    """Return the error for packages that are there, but not as wheels that would fit."""
+    listed, has = ", ".join(names), "has" if len(names) == 1 else "have"
+    return ResolveError(
+        f"{listed} {has} no wheel for {target.platform}, Python {target.minor}",
+        hint=f"build one into a folder, `pip wheel --no-deps -w wheels {names[0]}`, and name the "
+        "folder: `--find-links ./wheels` in requirements.txt, or PIP_FIND_LINKS",
+    )
+
+
+def readable(stderr: str) -> str:
+    """Join uv's lines into one text: no warnings, no hints of options it has and we have not."""
+    kept = []
+    for line in stderr.splitlines():
+        line = line.strip()
+        if not line or line.startswith(("warning:", "Resolved ", "Updating ")):
+            continue
+        kept.append(re.sub(r"^(error|cause|╰─▶|├─▶|×)[:\s]\s*", "", line))
+    text = re.sub(r"\s+", " ", " ".join(kept))
+    return _ADDRESS.sub("(address)", text)
+
+
+def _named(text: str) -> tuple[str, ...]:
+    found = [*_UNBUILT.findall(text), *_UNTAGGED.findall(text)]
+    if not found:
+        found = _HINTED.findall(text)
+    return tuple(dict.fromkeys(name for name in found if name not in ("of", "versions")))
+
+
+def _last(text: str) -> str:
+    """Return the root cause, which uv gives last."""
+    for word in ("Connection refused", "Name or service not known", "timed out", "certificate"):
+        if word.lower() in text.lower():
+            return word[0].lower() + word[1:]
+    return "the request failed"
+
+
+def _short(text: str) -> str:
+    text = text.partition(" hint: ")[0]
+    text = text.removeprefix("No solution found when resolving dependencies").strip(" :")
+    return text if len(text) <= _LIMIT else f"{text[:_LIMIT].rsplit(' ', 1)[0]} ..."

@@ -1,0 +1,179 @@
+"""uv: which wheels a set of requirements means, for a platform that need not be this one's.
+
+uv is asked for a ``pylock.toml`` (PEP 751), which is read with `packaging`. Addresses live in
+`Found` only, never in the lock.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+from packaging.pylock import PackageWheel, Pylock, PylockSelectError, PylockValidationError
+from packaging.tags import Tag
+from packaging.utils import parse_wheel_filename
+
+from torchship.errors import ResolveError
+from torchship.project import complaint, pip, tables
+from torchship.project.target import Target
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Found:
+    """A wheel that an index has now. ``size`` in bytes, None where the index does not say."""
+
+    name: str
+    version: str
+    filename: str
+    sha256: str
+    url: str
+    size: int | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Question:
+    """What uv is asked. ``source`` is a requirements file or the text of one.
+
+    ``root`` is where uv runs, so that the project's own uv settings count; ``preferred`` has
+    versions by name that are kept where they still fit.
+    """
+
+    source: Path | str
+    target: Target
+    root: Path
+    arguments: tuple[str, ...] = ()
+    preferred: Mapping[str, str] | None = None
+
+
+def ask(question: Question) -> tuple[tuple[Found, ...], ...]:
+    """Resolve; return for each package its compatible wheels, the best first.
+
+    Raises `ResolveError` with what uv says where there is no answer.
+    """
+    with tempfile.TemporaryDirectory(prefix="torchship-uv-") as folder:
+        output = Path(folder, "pylock.toml")
+        if question.preferred:
+            output.write_text(_preferences(question.preferred), encoding="utf-8")
+        source = question.source
+        if isinstance(source, str):
+            source = Path(folder, "requirements.txt")
+            source.write_text(question.source, encoding="utf-8")  # type: ignore[arg-type]
+        _run(question, source, output)
+        return select(output, question.target)
+
+
+def _run(question: Question, source: Path, output: Path) -> None:
+    from uv import find_uv_bin
+
+    settings = pip.read()
+    environment = dict(pip.for_uv(settings, os.environ))
+    environment["UV_PYTHON_DOWNLOADS"] = "never"
+    command = [find_uv_bin(), "pip", "compile", "--format", "pylock.toml"]
+    command += ["--python", sys.executable, "--python-version", question.target.python]
+    command += ["--python-platform", question.target.for_uv, "--only-binary", ":all:"]
+    command += ["--no-header", "--no-annotate", "--no-progress", "--color", "never"]
+    command += ["--no-index"] if settings.no_index else []
+    command += ["--prerelease", "allow"] if settings.prerelease else []
+    command += [*question.arguments, "--output-file", str(output), str(source)]
+    answer = subprocess.run(
+        command,
+        cwd=question.root,
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        encoding="utf-8",
+        errors="replace",
+        check=False,
+    )
+    if answer.returncode != 0:
+        raise complaint.explain(answer.stderr, question.target)
+
+
+def select(pylock: Path, target: Target) -> tuple[tuple[Found, ...], ...]:
+    """Return each package's compatible wheels, the best first, from a lock file (PEP 751).
+
+    Raises `ResolveError` for packages without one: an sdist, a repository, a directory.
+    """
+    try:
+        lock = Pylock.from_dict(tables.parse(pylock, ResolveError))
+        lock.validate()
+        chosen = list(
+            lock.select(environment=target.environment, tags=target.tags)  # type: ignore[arg-type]
+        )
+    except (PylockValidationError, PylockSelectError) as error:
+        raise ResolveError(
+            f"{pylock.name} gives nothing to install for {target.platform}: {error}"
+        ) from None
+    rank = {tag: i for i, tag in reversed(list(enumerate(target.tags)))}
+    found = []
+    for package, artifact in chosen:
+        if not isinstance(artifact, PackageWheel):
+            raise complaint.no_wheel((package.name,), target)
+        wheels = (_found(wheel, pylock) for wheel in package.wheels or ())
+        ranked = sorted((_rank(wheel, rank), wheel.filename, wheel) for wheel in wheels)
+        found.append(tuple(wheel for place, _, wheel in ranked if place < len(rank)))
+    return tuple(found)
+
+
+def _rank(wheel: Found, rank: Mapping[Tag, int]) -> int:
+    tags = parse_wheel_filename(wheel.filename)[3]
+    return min((rank.get(tag, len(rank)) for tag in tags), default=len(rank))
+
+
+def _found(wheel: PackageWheel, pylock: Path) -> Found:
+    sha256 = wheel.hashes.get("sha256", "")
+    if not re.fullmatch(r"[0-9a-f]{64}", sha256):
+        raise ResolveError(f"the index gives no sha256 for {wheel.filename}")
+    name, version, _, _ = parse_wheel_filename(wheel.filename)
+    url, size = wheel.url or "", wheel.size
+    if not url and wheel.path:
+        url = (pylock.parent / wheel.path).resolve().as_uri()
+    parts = urlsplit(url)
+    if size is None and parts.scheme == "file" and Path(unquote(parts.path)).is_file():
+        size = Path(unquote(parts.path)).stat().st_size
+    return Found(
+        name=name,
+        version=str(version),
+        filename=wheel.filename,
+        sha256=sha256,
+        url=url,
+        size=size,
+    )
+
+
+def _preferences(versions: Mapping[str, str]) -> str:
+    """Write versions as an earlier output of uv's, which it keeps to where it can."""
+    lines = ['lock-version = "1.0"', 'created-by = "torchship"']
+    for name, version in sorted(versions.items()):
+        lines += ["", "[[packages]]", f'name = "{name}"', f'version = "{version}"']
+    return "\n".join([*lines, ""])
+
+
+def with_credentials(url: str, indexes: Iterable[str]) -> str:
+    """Put back the user and password that an index's address has, and uv leaves out."""
+    parts = urlsplit(url)
+    if "@" in parts.netloc and "****" not in parts.netloc:
+        return url
+    host = parts.netloc.rpartition("@")[2]
+    for index in indexes:
+        login, at, there = urlsplit(index).netloc.rpartition("@")
+        if at and there == host and urlsplit(index).scheme == parts.scheme:
+            return parts._replace(netloc=f"{login}@{host}").geturl()
+    return url
+
+
+def indexes(options: Sequence[str]) -> tuple[str, ...]:
+    """Return all the addresses that uv may look at, with their credentials."""
+    environment = pip.for_uv(pip.read(), os.environ)
+    names = ("UV_DEFAULT_INDEX", "UV_INDEX", "UV_INDEX_URL", "UV_EXTRA_INDEX_URL", "UV_FIND_LINKS")
+    found = [word for name in names for word in re.split(r"[\s,]+", environment.get(name, ""))]
+    found += [os.path.expandvars(option.partition(" ")[2]) for option in options]
+    return tuple(re.sub(r"^[\w-]+=", "", word) for word in found if "://" in word)

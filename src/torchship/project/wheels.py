@@ -1,0 +1,209 @@
+"""Wheels: which ones the requirements mean (`pin`), and where pinned ones are now (`locate`)."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from torchship.digest import Digest
+from torchship.errors import IndexUnreachable, ResolveError
+from torchship.platform import Platform
+from torchship.project import requirements, uv
+from torchship.project.lock import WheelPin
+from torchship.project.project import Project
+from torchship.project.requirements import Requirements
+from torchship.project.target import Target
+from torchship.project.uv import Found, Question
+
+Measure = Callable[[str], int]
+"""Gives the size in bytes of the file at an address, which some indexes do not state."""
+
+
+def pin(
+    project: Project,
+    target: Target,
+    *,
+    preferred: Mapping[str, str],
+    measure: Measure,
+) -> tuple[WheelPin, ...]:
+    """Resolve the project's requirements; return its wheels, sorted by name.
+
+    ``preferred`` has versions by name that are kept where they still fit. Raises
+    `ResolveError` where there is no answer, or none that has the build of torch that the
+    project wants.
+    """
+    needs = requirements.read(project)
+    if needs.file is None:
+        return ()
+    if needs.is_lock:
+        answer = uv.select(needs.file, target)
+        _check_torch(answer, project.torch, needs.file.name)
+    else:
+        arguments = ("--prerelease", "allow") if needs.prerelease else ()
+        question = Question(
+            source=needs.file,
+            target=target,
+            root=project.root,
+            arguments=arguments,
+            preferred=preferred,
+        )
+        answer = _resolve(question, project.torch)
+    addresses = uv.indexes(needs.options)
+    pins = [_pin(_allowed(wheels, needs), measure, addresses) for wheels in answer]
+    return tuple(sorted(pins, key=lambda pin: pin.name))
+
+
+def locate(
+    pins: Collection[WheelPin],
+    platform: Platform,
+    python: str,
+    *,
+    project: Project | None = None,
+) -> Mapping[str, tuple[str, ...]]:
+    """Return, by filename, where the user's indexes have exactly these files now.
+
+    A pin that no index has is absent from the answer. Builds such as ``2.13.0+cpu`` are
+    looked for on PyTorch's own index too. Raises `IndexUnreachable` where an index of the
+    user's does not answer.
+    """
+    if not pins:
+        return {}
+    needs = requirements.read(project) if project else Requirements(file=None)
+    root = project.root if project else Path.cwd()
+    finder = _Finder(target=Target.widest(platform, python), root=root, options=needs.options)
+    offered: list[Found] = []
+    if needs.is_lock and needs.file:
+        offered += [wheel for wheels in uv.select(needs.file, finder.target) for wheel in wheels]
+    missing = _missing(pins, offered)
+    offered += finder.find(missing)
+    by_backend: dict[str, list[WheelPin]] = {}
+    for one in _missing(missing, offered):
+        backend = one.version.partition("+")[2]
+        if re.fullmatch(r"cpu|xpu|cu\d+|rocm[\d.]+", backend):
+            by_backend.setdefault(backend, []).append(one)
+    for backend, builds in sorted(by_backend.items()):
+        with suppress(IndexUnreachable):  # an addition to the user's own indexes, which answered
+            offered += replace(finder, arguments=("--torch-backend", backend)).find(builds)
+    addresses = uv.indexes(needs.options)
+    found: dict[str, tuple[str, ...]] = {}
+    for one in pins:
+        urls = [
+            uv.with_credentials(wheel.url, addresses)
+            for wheel in offered
+            if (wheel.filename, wheel.sha256) == (one.filename, one.digest.hex)
+        ]
+        if urls:
+            found[one.filename] = tuple(dict.fromkeys(urls))
+    return found
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Finder:
+    """Asks for exact versions, all in one call; where some are gone, for the rest of them."""
+
+    target: Target
+    root: Path
+    options: tuple[str, ...]
+    arguments: tuple[str, ...] = ()
+
+    def find(self, pins: Sequence[WheelPin]) -> list[Found]:
+        """Return all the wheels of these versions; nothing for a version that is gone."""
+        if not pins:
+            return []
+        lines = [*self.options, *(f"{pin.name}=={pin.version}" for pin in pins)]
+        question = Question(
+            source="\n".join([*lines, ""]),
+            target=self.target,
+            root=self.root,
+            arguments=("--no-deps", "--prerelease", "allow", *self.arguments),
+        )
+        try:
+            return [wheel for wheels in uv.ask(question) for wheel in wheels]
+        except IndexUnreachable:
+            raise
+        except ResolveError:
+            # One version that is gone fails the whole question: halve it until it is alone.
+            if len(pins) == 1:
+                return []
+            middle = len(pins) // 2
+            return self.find(pins[:middle]) + self.find(pins[middle:])
+
+
+def _missing(pins: Collection[WheelPin], offered: Sequence[Found]) -> list[WheelPin]:
+    there = {(wheel.filename, wheel.sha256) for wheel in offered}
+    return [pin for pin in pins if (pin.filename, pin.digest.hex) not in there]
+
+
+def _resolve(question: Question, build: str) -> tuple[tuple[Found, ...], ...]:
+    """Resolve with the user's indexes; where they have another build of torch, with PyTorch's."""
+    if build == "auto":
+        return uv.ask(question)
+    first: ResolveError | None = None
+    try:
+        answer = uv.ask(question)
+        if _build_of_torch(answer) in (build, None):
+            return answer
+    except ResolveError as error:
+        first = error
+    backend = ("--torch-backend", build)
+    try:
+        answer = uv.ask(replace(question, arguments=(*question.arguments, *backend)))
+    except ResolveError as error:
+        if first is not None:
+            raise first from None
+        raise ResolveError(
+            f"your indexes have no build of torch for {build}, and PyTorch's own index gives "
+            f"none either: {error.message}",
+            hint=f"name a folder that holds torch's +{build} wheel in PIP_FIND_LINKS, or set "
+            'torch = "auto" in [tool.torchship]',
+        ) from None
+    _check_torch(answer, build, "PyTorch's index")
+    return answer
+
+
+def _build_of_torch(answer: tuple[tuple[Found, ...], ...]) -> str | None:
+    """Return the local part of torch's version, ``cpu`` of ``2.13.0+cpu``; None without torch."""
+    for wheels in answer:
+        if wheels and wheels[0].name == "torch":
+            return wheels[0].version.partition("+")[2]
+    return None
+
+
+def _check_torch(answer: tuple[tuple[Found, ...], ...], build: str, where: str) -> None:
+    got = _build_of_torch(answer)
+    if build != "auto" and got not in (build, None):
+        raise ResolveError(
+            f"tool.torchship.torch is {build}, and {where} gives torch's {got or 'default'} build",
+            hint='pin the build in the requirements, or set torch = "auto"',
+        )
+
+
+def _allowed(wheels: tuple[Found, ...], needs: Requirements) -> tuple[Found, ...]:
+    """Keep the wheels that the requirement's own ``--hash`` allows; uv resolves without them."""
+    allowed = needs.hashes.get(wheels[0].name)
+    if allowed is None:
+        return wheels
+    kept = tuple(wheel for wheel in wheels if wheel.sha256 in allowed)
+    if not kept:
+        raise ResolveError(
+            f"no wheel of {wheels[0].name} {wheels[0].version} has a sha256 that its --hash allows",
+            hint="the index has other files than the requirements were written for",
+        )
+    return kept
+
+
+def _pin(wheels: tuple[Found, ...], measure: Measure, addresses: tuple[str, ...]) -> WheelPin:
+    best = wheels[0]
+    size = best.size
+    if size is None:
+        size = measure(uv.with_credentials(best.url, addresses))
+    return WheelPin(
+        name=best.name,
+        version=best.version,
+        filename=best.filename,
+        size=size,
+        digest=Digest(best.sha256),
+    )
