@@ -1,0 +1,110 @@
+"""Which pins share a layer: the whole image as recipes, from the base up to the source.
+
+The order is that of change: what stays the same for longest is lowest, since Docker names an
+unpacked layer after all those below it. Large wheels stand by size, the largest (torch)
+lowest; then the buckets by number; each wheel's bytecode stands on the wheel. Where two wheels
+hold the same path, the file of the upper layer is the one that is seen.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Sequence
+
+from packaging.utils import canonicalize_name
+
+from torchship.errors import PlanError
+from torchship.layers import source
+from torchship.layers.bytecode import BytecodeRecipe, DebianBytecodeRecipe
+from torchship.layers.data import DataRecipe
+from torchship.layers.debian import DebianRecipe
+from torchship.layers.layer import Recipe
+from torchship.layers.layout import LayoutRecipe
+from torchship.layers.source import SourceRecipe
+from torchship.layers.wheel import WheelsRecipe
+from torchship.project.lock import DataPin, PlatformLock, WheelPin
+from torchship.project.project import Project
+
+BUDGET = 110
+"""Layers that an image may have. Docker mounts at most 127; the rest is left for images that
+are built ``FROM`` this one."""
+
+BUCKETS = 8
+"""Layers that the small wheels share. More would be more requests, fewer would be more bytes
+for one version's bump."""
+
+LARGE = 1 << 20
+"""Bytes from which a wheel gets a layer of its own, while the budget lasts."""
+
+
+def plan(
+    project: Project,
+    pins: PlatformLock,
+    data: Sequence[DataPin],
+    *,
+    base_layers: int = 0,
+    interpreter: str = "",
+) -> tuple[Recipe, ...]:
+    """Return the recipe of every layer, lowest first.
+
+    ``base_layers`` are already there, and ``interpreter`` is its Python, where the image stands
+    on a published one; else the first recipe makes the base. Raises `PlanError`, and what
+    `source.collect` raises.
+    """
+    below: tuple[Recipe, ...] = ()
+    compiled = project.bytecode != "none"
+    if pins.base.digest is None:
+        suite = pins.base.reference.partition(":")[2]
+        below += (DebianRecipe(suite=suite, packages=pins.base.packages),)
+        if compiled:
+            below += (DebianBytecodeRecipe(packages=pins.base.packages, python=pins.python),)
+    below += (LayoutRecipe(python=pins.python, interpreter=interpreter),)
+    above = tuple(DataRecipe(pin=pin) for pin in sorted(data, key=lambda pin: pin.path))
+    files = source.collect(project.root, exclude=project.exclude, allow=project.allow)
+    spent = base_layers + len(below) + len(above) + 1
+    return (
+        *below,
+        *(
+            recipe
+            for wheels in share(pins.wheels, room=(BUDGET - spent) // (2 if compiled else 1))
+            for recipe in _of_wheels(wheels, project, pins.python)
+        ),
+        *above,
+        SourceRecipe(root=project.root, files=files),
+    )
+
+
+def share(wheels: Iterable[WheelPin], *, room: int) -> tuple[tuple[WheelPin, ...], ...]:
+    """Divide wheels into at most ``room`` groups: the large ones alone, the rest in buckets.
+
+    A wheel's bucket depends on its name only, so that a new version of a small wheel changes
+    one bucket and nothing else. Empty buckets are left out. Raises `PlanError`.
+    """
+    ordered = sorted(wheels, key=lambda pin: (-pin.size, pin.name, pin.filename))
+    if room < min(BUCKETS, len(ordered)):
+        raise PlanError(
+            f"an image has room for {BUDGET} layers, and the base and the data leave too few",
+            hint="use a base image of fewer layers, or pack the data files into one",
+        )
+    alone = [pin for pin in ordered if pin.size >= LARGE][: max(0, room - BUCKETS)]
+    buckets: list[list[WheelPin]] = [[] for _ in range(BUCKETS)]
+    for pin in ordered[len(alone) :]:
+        buckets[bucket(pin.name)].append(pin)
+    shared = (tuple(sorted(pins, key=lambda pin: pin.name)) for pins in buckets if pins)
+    return (*((pin,) for pin in alone), *shared)
+
+
+def bucket(name: str) -> int:
+    """Return which bucket a distribution falls into, by its normalised name, for ever."""
+    digest = hashlib.sha256(canonicalize_name(name).encode()).digest()
+    return int.from_bytes(digest[:8], "big") % BUCKETS
+
+
+def _of_wheels(wheels: tuple[WheelPin, ...], project: Project, python: str) -> tuple[Recipe, ...]:
+    installed = WheelsRecipe(wheels=wheels, python=python, prune=project.prune)
+    if project.bytecode == "none":
+        return (installed,)
+    compiled = BytecodeRecipe(
+        wheels=wheels, python=python, prune=project.prune, mode=project.bytecode
+    )
+    return (installed, compiled)

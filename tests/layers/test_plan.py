@@ -1,0 +1,143 @@
+"""The plan: which pins share a layer, in which order, within the budget."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from torchship.digest import Digest
+from torchship.errors import PlanError
+from torchship.layers.layer import key
+from torchship.layers.plan import BUCKETS, BUDGET, LARGE, bucket, plan, share
+from torchship.platform import Platform
+from torchship.project.lock import BasePin, DataPin, PackagePin, PlatformLock, WheelPin
+from torchship.project.project import Project
+
+
+def _wheel(name: str, size: int = 1000, version: str = "1.0") -> WheelPin:
+    return WheelPin(
+        name=name,
+        version=version,
+        filename=f"{name}-{version}-py3-none-any.whl",
+        size=size,
+        digest=Digest.of(f"{name} {version}".encode()),
+    )
+
+
+def _lock(*wheels: WheelPin, base: BasePin | None = None) -> PlatformLock:
+    package = PackagePin(
+        name="bash",
+        version="5",
+        architecture="amd64",
+        path="pool/b/bash.deb",
+        size=1,
+        digest=Digest.of(b"bash"),
+    )
+    return PlatformLock(
+        platform=Platform("linux", "amd64"),
+        python="3.11.2",
+        base=base or BasePin(reference="debian:bookworm", packages=(package,)),
+        wheels=wheels,
+    )
+
+
+def _data(name: str) -> DataPin:
+    return DataPin(path=f"/data/{name}", filename=name, size=1, digest=Digest.of(name.encode()))
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Project:
+    """Make a project of one file."""
+    (tmp_path / "main.py").write_text("print('hello')\n")
+    return Project(root=tmp_path, name="hello")
+
+
+def _kinds(recipes) -> list[str]:
+    return [type(recipe).__name__ for recipe in recipes]
+
+
+def test_layers_stand_in_the_order_of_change(project):
+    """The base is lowest, then wheels with their bytecode, data, and the source on top."""
+    pins = _lock(_wheel("torch", 200 * LARGE), _wheel("numpy", 20 * LARGE), _wheel("six"))
+    recipes = plan(project, pins, [_data("b"), _data("a")])
+    assert _kinds(recipes) == [
+        "DebianRecipe",
+        "DebianBytecodeRecipe",
+        "LayoutRecipe",
+        *["WheelsRecipe", "BytecodeRecipe"] * 3,
+        "DataRecipe",
+        "DataRecipe",
+        "SourceRecipe",
+    ]
+    assert [recipe.title for recipe in recipes if type(recipe).__name__ == "WheelsRecipe"] == [
+        "torch 1.0",
+        "numpy 1.0",
+        "six 1.0",
+    ]
+    assert [recipe.pin.path for recipe in recipes[-3:-1]] == ["/data/a", "/data/b"]
+
+
+def test_no_bytecode_when_none_is_asked_for(project):
+    """With ``bytecode = "none"`` there is no layer of it, of the base neither."""
+    recipes = plan(replace(project, bytecode="none"), _lock(_wheel("six")), [])
+    assert _kinds(recipes) == ["DebianRecipe", "LayoutRecipe", "WheelsRecipe", "SourceRecipe"]
+
+
+def test_a_published_base_brings_its_own_layers(project):
+    """On a published image the plan begins with the layout, and counts the layers below."""
+    base = BasePin(reference="python:3.11-slim", digest=Digest.of(b"manifest"))
+    recipes = plan(project, _lock(_wheel("six"), base=base), [], base_layers=5)
+    assert _kinds(recipes) == ["LayoutRecipe", "WheelsRecipe", "BytecodeRecipe", "SourceRecipe"]
+
+
+def test_the_order_of_the_lock_changes_nothing(project):
+    """The same pins in another order give the same recipes."""
+    wheels = [_wheel(f"w{number}", number * LARGE // 4) for number in range(40)]
+    first = plan(project, _lock(*wheels), [])
+    second = plan(project, _lock(*reversed(wheels)), [])
+    assert [key(recipe) for recipe in first] == [key(recipe) for recipe in second]
+
+
+def test_the_bump_of_a_small_wheel_changes_one_bucket(project):
+    """A new version of one small wheel gives one new wheel layer and one of its bytecode."""
+    wheels = [_wheel("torch", 200 * LARGE)] + [_wheel(f"w{number}") for number in range(60)]
+    bumped = [*wheels[:30], _wheel("w29", version="2.0"), *wheels[31:]]
+    before = [key(recipe) for recipe in plan(project, _lock(*wheels), [])]
+    after = [key(recipe) for recipe in plan(project, _lock(*bumped), [])]
+    assert len(before) == len(after)
+    assert sum(one != other for one, other in zip(before, after, strict=True)) == 2
+
+
+@pytest.mark.parametrize("size", [1000, 2 * LARGE])
+def test_300_wheels_fit(project, size):
+    """A project of 300 wheels, small or large, stays within the budget and loses none."""
+    wheels = [_wheel(f"w{number}", size + number) for number in range(300)]
+    recipes = plan(project, _lock(*wheels), [_data(str(number)) for number in range(4)])
+    assert len(recipes) <= BUDGET
+    held = [pin for recipe in recipes for pin in getattr(recipe, "wheels", ())]
+    assert sorted(pin.name for pin in held) == sorted(pin.name for pin in wheels * 2)
+
+
+def test_the_largest_keep_their_own_layers():
+    """Where the budget is short, it is the largest wheels that stand alone."""
+    wheels = [_wheel(f"w{number}", LARGE + number) for number in range(20)]
+    groups = share(wheels, room=BUCKETS + 3)
+    assert [pins[0].name for pins in groups[:3]] == ["w19", "w18", "w17"]
+    assert len(groups) <= BUCKETS + 3
+
+
+def test_a_base_that_leaves_no_room_is_an_error(project):
+    """A base image of too many layers is told, with what to do."""
+    base = BasePin(reference="much:layered", digest=Digest.of(b"manifest"))
+    wheels = [_wheel(f"w{number}") for number in range(20)]
+    with pytest.raises(PlanError, match="room for 110 layers") as caught:
+        plan(project, _lock(*wheels, base=base), [], base_layers=100)
+    assert "base image" in caught.value.hint
+
+
+def test_buckets_do_not_depend_on_how_a_name_is_written():
+    """One distribution has one bucket, and the bucket of a name is the same for ever."""
+    assert bucket("Ruamel.YAML") == bucket("ruamel-yaml")
+    assert [bucket(name) for name in ("six", "numpy", "jinja2")] == [6, 2, 0]
