@@ -22,7 +22,7 @@ ACCEPTED = tuple(sorted(INDEXES | MANIFESTS))
 class _Peek(msgspec.Struct, rename="camel"):
     schema_version: int
     media_type: str | None = None
-    manifests: msgspec.Raw | None = None
+    manifests: msgspec.Raw = msgspec.Raw()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,7 +87,7 @@ def parse(raw: bytes, media_type: str, where: str) -> Manifest | Index:
         )
     # Some registries serve every manifest as text/plain or application/json.
     known = media_type if media_type in INDEXES | MANIFESTS else peek.media_type
-    kind = known or (OCI_MANIFEST if peek.manifests is None else OCI_INDEX)
+    kind = known or (OCI_INDEX if bytes(peek.manifests) not in (b"", b"null") else OCI_MANIFEST)
     if kind in INDEXES:
         index = read_index(raw, kind, where)
         return Index(

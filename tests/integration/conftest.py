@@ -1,0 +1,34 @@
+"""Registries for the tests here: one for all, unless a test damages it."""
+
+import pytest
+from tests.integration import proxy as proxies
+from tests.integration import registry as registries
+
+from torchship.oci.patience import Patience
+
+
+@pytest.fixture(autouse=True)
+def docker_config(tmp_path, monkeypatch):
+    """Keep the user's own accounts out of the tests."""
+    monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path / "docker"))
+    return tmp_path / "docker" / "config.json"
+
+
+@pytest.fixture(scope="session")
+def shared_registry(tmp_path_factory):
+    """Give an anonymous registry that all tests share: each uses repositories of its own."""
+    with registries.running(tmp_path_factory.mktemp("registry")) as running:
+        yield running
+
+
+@pytest.fixture
+def proxy(shared_registry):
+    """Give a fault-injecting proxy before the shared registry."""
+    with proxies.running(shared_registry.host) as running:
+        yield running
+
+
+@pytest.fixture
+def patience():
+    """Give short waits, so that faults cost milliseconds."""
+    return Patience(attempts=4, first=0.01, longest=2.0, silence=2.0)
