@@ -344,7 +344,7 @@ def doctor() -> None:
     """Say what this machine has and lacks for building and running, with the fix."""
     from torchship import health
 
-    for finding in health.examine():
+    for finding in health.examine(_store().home):
         mark = "ok" if finding.fix is None else "--"
         click.echo(f"{mark}  {finding.subject}: {finding.state}")
         if finding.fix is not None:
