@@ -67,6 +67,11 @@ def shown(address: str) -> str:
     return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
 
 
+def host_of(address: str) -> str:
+    """Return scheme, host and port of an address, as a key for what is known of the host."""
+    return "/".join(shown(address).split("/")[:3])
+
+
 def _from_netrc(host: str) -> tuple[str, str] | None:
     path = Path(os.environ.get("NETRC") or Path.home() / ".netrc")
     try:

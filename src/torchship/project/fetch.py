@@ -12,7 +12,6 @@ Source: RFC 9110, sections 10.2.3 (Retry-After), 14 (ranges) and 15.4 (redirects
 
 from __future__ import annotations
 
-import errno
 import os
 import threading
 import time
@@ -24,14 +23,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from torchship.digest import CHUNK, Digest
-from torchship.errors import FetchError, StoreError
+from torchship.digest import Digest
+from torchship.errors import FetchError
 from torchship.progress import Progress
 from torchship.project.address import Address, shown
-from torchship.project.answer import continues, judge, worded
+from torchship.project.answer import continues, judge
 from torchship.project.downloads import Downloads
+from torchship.project.fetcher import TRIES, Failure, Fetcher, Wanted, pause
 from torchship.project.mirrors import Mirrors
 from torchship.project.part import Cancelled, Part, SourceFailed, local_path, regular
+
+__all__ = ["Failure", "Outcome", "Wanted", "attempt", "exists", "fetch", "length", "local", "told"]
 
 if TYPE_CHECKING:
     import urllib3
@@ -40,31 +42,7 @@ THREADS = 8
 """Files fetched at a time."""
 
 _PIECE = 1 << 16  # bytes: small enough that a slow connection shows progress
-_TRIES = 5  # of one address, as long as the fault may pass
 _REDIRECTS = 10
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Wanted:
-    """A file that is wanted: ``size`` in bytes, ``sources`` in the order to be tried."""
-
-    filename: str
-    digest: Digest
-    size: int
-    sources: tuple[str, ...] = ()
-    label: str = ""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Failure:
-    """One source that did not give a file. ``gone``: it answered that it has no such file."""
-
-    source: str
-    reason: str
-    gone: bool = False
-
-    def __str__(self) -> str:
-        return f"{shown(self.source)}: {self.reason}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,7 +85,8 @@ def attempt(
     ``certificates`` are further bundles of authorities to trust, in PEM.
     """
     each = {one.digest: one for one in wanted}
-    fetcher = _Fetcher(Downloads(downloads), mirrors, progress, certificates)
+    client = _Client(certificates)
+    fetcher = Fetcher(Downloads(downloads), mirrors, progress, client.download)
     files: dict[Digest, Path] = {}
     failures: dict[Digest, tuple[Failure, ...]] = {}
     with ThreadPoolExecutor(THREADS, thread_name_prefix="fetch") as pool:
@@ -182,130 +161,6 @@ def told(failures: Mapping[str, tuple[Failure, ...]]) -> str:
     return f"could not fetch {', '.join(lines)}"
 
 
-class _Fetcher:
-    """Gets one file after another into the downloads; its threads share it."""
-
-    def __init__(
-        self,
-        downloads: Downloads,
-        mirrors: Mirrors,
-        progress: Progress,
-        certificates: Collection[Path],
-    ) -> None:
-        self.cancelled = threading.Event()
-        self._downloads = downloads
-        self._mirrors = mirrors
-        self._progress = progress
-        self._client = _Client(certificates)
-        self._unreachable: dict[str, SourceFailed] = {}  # by host
-
-    def get(self, wanted: Wanted) -> Path | tuple[Failure, ...]:
-        with _storing(self._downloads.place(wanted.digest, wanted.filename), wanted.size):
-            return self._get(wanted)
-
-    def _get(self, wanted: Wanted) -> Path | tuple[Failure, ...]:
-        found = self._downloads.find(wanted.digest, wanted.filename, wanted.size)
-        if found is not None:
-            return found
-        near = self._mirrors.find(wanted.digest, filename=wanted.filename, size=wanted.size)
-        sources = (*((str(near),) if near else ()), *wanted.sources)
-        if not sources:
-            return ()
-        failures = []
-        with self._downloads.partial(wanted.digest, self._check) as stream:
-            found = self._downloads.find(wanted.digest, wanted.filename, wanted.size)
-            if found is not None:  # another process was faster
-                self._downloads.partial_path(wanted.digest).unlink(missing_ok=True)
-                return found
-            label = wanted.label or wanted.filename
-            part = Part(
-                stream,
-                digest=wanted.digest,
-                size=wanted.size,
-                task=self._progress.task(label, total=wanted.size),
-                check=self._check,
-            )
-            for source in sources:
-                try:
-                    return self._from(source, part, wanted)
-                except SourceFailed as failed:
-                    failures.append(Failure(source=source, reason=failed.reason, gone=failed.gone))
-            if part.done == 0:
-                self._downloads.partial_path(wanted.digest).unlink(missing_ok=True)
-        return tuple(failures)
-
-    def _check(self) -> None:
-        if self.cancelled.is_set():
-            raise Cancelled
-
-    def _from(self, source: str, part: Part, wanted: Wanted) -> Path:
-        path = local_path(source)
-        if path is not None:
-            linked = self._linked(path, wanted)
-            if linked is not None:
-                self._downloads.partial_path(wanted.digest).unlink(missing_ok=True)
-                return linked
-        if part.complete and not part.good:
-            part.restart()  # left by a process that wrote something else
-        inherited = part.done
-        self._fill(source, path, part)
-        if not part.good and inherited:
-            # The beginning came from elsewhere, or was not all written before a power cut.
-            part.restart()
-            self._fill(source, path, part)
-        if not part.good:
-            part.restart()
-            raise SourceFailed("the file there has another sha256")
-        part.finish()
-        partial = self._downloads.partial_path(wanted.digest)
-        return self._downloads.adopt(partial, wanted.digest, wanted.filename)
-
-    def _linked(self, path: Path, wanted: Wanted) -> Path | None:
-        """Take a local file without copying it, where the filesystem allows.
-
-        Its owner may write to it later: the stamp of `Downloads` shows that, and the file
-        is then hashed again and, if it has changed, thrown away.
-        """
-        if regular(path).st_size != wanted.size:
-            raise SourceFailed(f"the file has {path.stat().st_size} bytes, not {wanted.size}")
-        temporary = self._downloads.partial_path(wanted.digest).with_suffix(f".{os.getpid()}")
-        temporary.unlink(missing_ok=True)
-        try:
-            temporary.hardlink_to(path.resolve())
-        except OSError:
-            return None  # another filesystem, or another owner: the bytes are copied
-        try:
-            if Digest.of_file(temporary) != wanted.digest:
-                raise SourceFailed("the file has another sha256")
-            return self._downloads.adopt(temporary, wanted.digest, wanted.filename)
-        except PermissionError:
-            return None
-        finally:
-            temporary.unlink(missing_ok=True)
-
-    def _fill(self, source: str, path: Path | None, part: Part) -> None:
-        if path is not None:
-            part.copy(path)
-            return
-        tries, etag, host = 0, "", shown(source).split("/")[2]
-        while not part.complete:
-            if host in self._unreachable:  # found out with another file: do not wait again
-                raise self._unreachable[host]
-            before = part.done
-            try:
-                etag = self._client.download(source, part, etag)
-                if not part.complete:
-                    raise SourceFailed(f"ended after {part.done} bytes of {part.size}", retry=0.0)
-            except SourceFailed as failed:
-                tries = 1 if part.done - before >= CHUNK else tries + 1
-                if failed.retry is None or tries >= _TRIES:
-                    if failed.unreachable:
-                        self._unreachable[host] = failed
-                    raise
-                if self.cancelled.wait(max(failed.retry, 0.2 * 2 ** (tries - 1))):
-                    raise Cancelled from failed
-
-
 class _Client:
     """Speaks HTTP; one pool of connections for each proxy, shared by threads."""
 
@@ -322,7 +177,7 @@ class _Client:
             if etag:
                 headers["If-Range"] = etag
         with self._answer("GET", source, headers) as response:
-            if response.status == 416 or not continues(response, part):
+            if response.status == 416 or not continues(response.status, response.headers, part):
                 part.restart()
             if response.status == 416:
                 raise SourceFailed("refuses to continue the file", retry=0.0)
@@ -337,7 +192,7 @@ class _Client:
 
     def length(self, source: str) -> int | None:
         """Ask for the size of a file; None where the server does not state it."""
-        for tries in range(1, _TRIES + 1):
+        for tries in range(1, TRIES + 1):
             try:
                 try:
                     return self._stated("HEAD", source)
@@ -346,9 +201,9 @@ class _Client:
                         raise
                     return self._stated("GET", source)  # a server may refuse HEAD alone
             except SourceFailed as failed:
-                if failed.retry is None or tries == _TRIES:
+                if failed.retry is None or tries == TRIES:
                     raise
-                time.sleep(max(failed.retry, 0.2 * 2 ** (tries - 1)))
+                time.sleep(pause(tries, failed.retry))
         raise AssertionError("the last try returns or raises")
 
     def _stated(self, method: str, source: str) -> int | None:
@@ -378,7 +233,7 @@ class _Client:
                 )
                 location = response.headers.get("Location")
                 if response.status not in (301, 302, 303, 307, 308) or not location:
-                    judge(response)
+                    judge(response.status, response.reason, response.headers)
                     yield response
                     return
                 response.close()
@@ -387,7 +242,7 @@ class _Client:
         except FetchError as error:
             raise SourceFailed(error.message) from error
         except urllib3.exceptions.HTTPError as error:
-            raise worded(error) from error
+            raise _worded(error) from error
         finally:
             if response is not None:
                 response.close()
@@ -430,18 +285,24 @@ def _pool(proxy: str, certificates: Collection[Path]) -> urllib3.PoolManager:
     )
 
 
-@contextmanager
-def _storing(path: Path, size: int) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise StoreError(
-                f"no space is left on the disk for {path}, which needs {size} bytes",
-                hint="free some space, or set TORCHSHIP_HOME to a folder on another disk; "
-                "what was downloaded is kept",
-            ) from error
-        raise StoreError(
-            f"cannot write {path}: {error.strerror or error}",
-            hint="make the folder writable, or set TORCHSHIP_HOME to another one",
-        ) from error
+def _worded(error: urllib3.exceptions.HTTPError) -> SourceFailed:
+    """Say in plain words what went wrong below HTTP."""
+    from urllib3 import exceptions
+
+    # The texts of urllib3 show addresses whole; and what is wrong with a name or with a
+    # certificate does not pass in a second.
+    if isinstance(error, exceptions.NameResolutionError):
+        return SourceFailed("the name of the host is not known here", unreachable=True)
+    if isinstance(error, exceptions.SSLError):
+        return SourceFailed("its certificate is not trusted, or TLS fails", unreachable=True)
+    if isinstance(error, exceptions.ProxyError):
+        return SourceFailed("the proxy refuses or fails", unreachable=True)
+    if isinstance(error, exceptions.ConnectTimeoutError):
+        return SourceFailed("does not answer in time", unreachable=True)
+    if isinstance(error, exceptions.ReadTimeoutError):
+        return SourceFailed("stopped sending", retry=0.0)
+    if isinstance(error, exceptions.NewConnectionError):
+        return SourceFailed("no connection", retry=0.0, unreachable=True)
+    if isinstance(error, exceptions.ProtocolError):
+        return SourceFailed("hung up", retry=0.0)
+    return SourceFailed(f"fails ({type(error).__name__})")

@@ -76,7 +76,8 @@ def gather(
 
 def _pins(wanted: Collection[Digest], pinned: PlatformLock, lock: Lock) -> tuple[Pin, ...]:
     known: dict[Digest, Pin] = {}
-    for pin in (*pinned.wheels, *pinned.base.packages, *lock.data):
+    pins: tuple[Pin, ...] = (*pinned.wheels, *pinned.base.packages, *lock.data)
+    for pin in pins:
         known.setdefault(pin.digest, pin)
     for digest in wanted:
         if digest not in known:
@@ -100,10 +101,11 @@ def _sources(
         found.update((pin.digest, located.get(pin.filename, ())) for pin in wheels)
     if packages:
         bases = (*roots(_suite(pinned)), *_snapshots(lock))
-        for pin in packages:
-            # Encoded whole: some servers take a plain + for a space.
-            path = quote(pin.path, safe="/~")
-            found[pin.digest] = tuple(f"{base}/{path}" for base in bases)
+        # Encoded whole: some servers take a plain + for a space.
+        found.update(
+            (pin.digest, tuple(f"{base}/{quote(pin.path, safe='/~')}" for base in bases))
+            for pin in packages
+        )
     for pin in pins:
         if isinstance(pin, DataPin):
             urls = (url for file in project.data if file.digest == pin.digest for url in file.urls)
