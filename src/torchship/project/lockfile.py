@@ -7,9 +7,7 @@ that was cut off between two entries, or changed by hand, is told from one that 
 
 from __future__ import annotations
 
-import os
 import re
-import tempfile
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
@@ -24,7 +22,7 @@ from torchship import canonical
 from torchship.digest import Digest
 from torchship.errors import InvalidDigest, LockError, UsageError
 from torchship.platform import Platform
-from torchship.project import tables
+from torchship.project import tables, textfile
 from torchship.project.lock import (
     VERSION,
     BasePin,
@@ -125,22 +123,7 @@ def write(lock: Lock, path: Path) -> None:
     document["checksum"] = _checksum(document)
     ordered = {key: document[key] for key in ("version", "created", "inputs", "checksum")}
     text = HEADER + tomli_w.dumps({**ordered, **document})
-    try:
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    except OSError as error:
-        raise LockError(f"{path} cannot be written: {error.strerror}") from None
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8", newline="\n") as stream:
-            stream.write(text)
-            stream.flush()
-            os.fsync(stream.fileno())
-        umask = os.umask(0)
-        os.umask(umask)
-        Path(name).chmod(0o666 & ~umask)  # mkstemp's 0600 would hide it from a team's other users
-        Path(name).replace(path)
-    except OSError as error:
-        Path(name).unlink(missing_ok=True)
-        raise LockError(f"{path} cannot be written: {error.strerror}") from None
+    textfile.write(path, text, LockError)
 
 
 def inputs(resolved_from: Mapping[str, str]) -> Digest:

@@ -28,7 +28,7 @@ _PACKAGE = re.compile(r"[a-z0-9][a-z0-9+.-]+(=[A-Za-z0-9.+~:-]+)?")
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _TORCH = re.compile(r"auto|cpu|xpu|cu[0-9]{2,3}|rocm[0-9]+(\.[0-9]+)*")
 
-_SYSTEM = (  # noqa: S108 (paths of the image, not of this machine)
+_SYSTEM = (
     "/bin",
     "/boot",
     "/dev",
@@ -44,7 +44,7 @@ _SYSTEM = (  # noqa: S108 (paths of the image, not of this machine)
     "/usr",
     "/var/lib/dpkg",
     "/opt/venv",
-    "/tmp",
+    "/tmp",  # noqa: S108 (of the image, not of this machine)
     "/output",
 )
 """Where a data file would break the image, or be hidden when it runs."""

@@ -1,0 +1,268 @@
+"""From what a project says it needs to a lock: its base, its wheels, its data, all pinned."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path, PurePosixPath
+from types import MappingProxyType
+from urllib.parse import unquote, urlsplit
+
+from torchship.digest import Digest
+from torchship.errors import DataUnavailable, FetchError, ResolveError
+from torchship.platform import Platform
+from torchship.progress import Progress
+from torchship.project import lockfile, requirements
+from torchship.project.lock import BasePin, DataPin, Lock, PlatformLock
+from torchship.project.project import DataFile, Project
+from torchship.project.target import Target
+
+_FILE, _DATA = "file ", "data "
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BaseImage:
+    """A published base image: its platform's manifest by digest, and its full Python version."""
+
+    digest: Digest
+    python: str
+
+
+ResolveImage = Callable[[str, Platform], BaseImage]
+"""Asks a registry what an image reference is now; the registry's client is further right."""
+
+
+def sources(project: Project) -> Mapping[str, str]:
+    """Return all that a lock is resolved from: each input by name, as its value or digest.
+
+    Needs no network. Raises `ProjectError` where the requirements cannot be read.
+    """
+    needs = requirements.read(project)
+    found = {
+        "base": project.base,
+        "packages": " ".join(project.packages),
+        "python": project.python,
+        "requirements": project.requirements or "none",
+        "torch": project.torch,
+    }
+    found.update({_FILE + name: str(digest) for name, digest in needs.digests.items()})
+    found.update({_DATA + data.path: str(data.digest) for data in project.data})
+    return MappingProxyType(dict(sorted(found.items())))
+
+
+def inputs(project: Project) -> Digest:
+    """Return the digest of all that a lock of the project is resolved from."""
+    return lockfile.inputs(sources(project))
+
+
+def stale(project: Project, lock: Lock, platforms: Sequence[Platform] = ()) -> tuple[str, ...]:
+    """Say in words what changed since the lock was made: empty where it still fits.
+
+    ``platforms`` are those that the lock must hold.
+    """
+    held = {entry.platform for entry in lock.platforms}
+    missing = tuple(f"{platform} is not locked" for platform in platforms if platform not in held)
+    now = sources(project)
+    if lockfile.inputs(now) == lock.inputs:
+        return missing
+    was = lock.resolved_from
+    if not was:
+        return ("the project's inputs changed", *missing)
+    names = sorted(was.keys() | now.keys())
+    changed = (_change(name, was.get(name), now.get(name)) for name in names)
+    return (*(line for line in changed if line), *missing)
+
+
+def _change(name: str, was: str | None, now: str | None) -> str:
+    if was == now:
+        return ""
+    if name.startswith((_FILE, _DATA)):
+        what = name.removeprefix(_FILE)
+        return f"{what} {'is new' if was is None else 'is gone' if now is None else 'changed'}"
+    if name == "packages":
+        before, after = set((was or "").split()), set((now or "").split())
+        words = [f"+{package}" for package in sorted(after - before)]
+        words += [f"-{package}" for package in sorted(before - after)]
+        return f"packages {' '.join(words)}"
+    return f"{name} {was} -> {now}"
+
+
+def resolve(
+    project: Project,
+    *,
+    platforms: Sequence[Platform] = (),
+    previous: Lock | None = None,
+    upgrade: bool = False,
+    progress: Progress,
+    state: Path,
+    resolve_image: ResolveImage | None = None,
+) -> Lock:
+    """Return a lock for ``platforms`` (default: the project's), one pin for every file.
+
+    Pins of ``previous`` are kept where the inputs that they came from are the same, and
+    versions of wheels where they still fit; ``upgrade`` takes the newest of everything.
+    The lock records one moment for all Debian packages, so that a snapshot archive can serve
+    them: where one platform's must be resolved, all are. ``state`` is a folder for apt's
+    package lists.
+
+    Raises `ResolveError`, and `DataUnavailable` where a data file's size cannot be had.
+    """
+    wanted = tuple(sorted(platforms or project.platforms))
+    resolver = _Resolver(
+        project=project,
+        kept=None if upgrade else previous,
+        now=sources(project),
+        progress=progress,
+        state=state,
+        resolve_image=resolve_image,
+    )
+    created = datetime.now(UTC).replace(microsecond=0)
+    bases = resolver.kept_bases(wanted)
+    if bases is not None and previous is not None:
+        created = previous.created
+    with ThreadPoolExecutor(max_workers=len(wanted)) as pool:
+        entries = list(pool.map(lambda platform: resolver.platform(platform, bases), wanted))
+    return Lock(
+        created=created,
+        inputs=lockfile.inputs(resolver.now),
+        platforms=tuple(entries),
+        data=resolver.data(previous),
+        resolved_from=resolver.now,
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Resolver:
+    """One resolution. ``kept`` is the lock whose pins stay where their inputs did."""
+
+    project: Project
+    kept: Lock | None
+    now: Mapping[str, str]
+    progress: Progress
+    state: Path
+    resolve_image: ResolveImage | None
+
+    def kept_bases(self, platforms: Sequence[Platform]) -> Mapping[Platform, PlatformLock] | None:
+        """Return what the kept lock has for these platforms, if their bases can all stay."""
+        held = {entry.platform: entry for entry in self.kept.platforms} if self.kept else {}
+        if not self._same("base", "packages", "python") or not held.keys() >= set(platforms):
+            return None
+        return held
+
+    def platform(
+        self, platform: Platform, bases: Mapping[Platform, PlatformLock] | None
+    ) -> PlatformLock:
+        """Resolve one platform: the base first, since it tells the full version of Python."""
+        from torchship.project import wheels
+        from torchship.project.fetch import length
+
+        if bases is not None:
+            base, python = bases[platform].base, bases[platform].python
+        else:
+            base, python = self._base(platform)
+        before = {entry.platform: entry for entry in self.kept.platforms} if self.kept else {}
+        earlier = before[platform].wheels if platform in before else ()
+        files = {name for name in self.now if name.startswith(_FILE)}
+        if platform in before and self._same("base", "python", "requirements", "torch", *files):
+            pins = earlier
+        else:
+            if self.project.requirements:
+                self.progress.say(f"resolving {self.project.requirements} for {platform}")
+            pins = wheels.pin(
+                self.project,
+                Target.of(platform, python, self.project.base),
+                preferred={pin.name: pin.version for pin in earlier},
+                measure=length,
+            )
+        sizes = [pin.size for pin in pins] + [package.size for package in base.packages]
+        self.progress.say(
+            f"{platform}: Python {python}, {len(pins)} wheels, {len(base.packages)} Debian "
+            f"packages, {sum(sizes) / 1e6:.0f} MB"
+        )
+        return PlatformLock(platform=platform, python=python, base=base, wheels=pins)
+
+    def _same(self, *names: str) -> bool:
+        """Tell whether these inputs are what the kept lock was resolved from."""
+        was = self.kept.resolved_from if self.kept else {}
+        if any(name.startswith(_FILE) for name in names) or "requirements" in names:
+            names = (*names, *(name for name in was if name.startswith(_FILE)))
+        return bool(was) and all(was.get(name) == self.now.get(name) for name in names)
+
+    def _base(self, platform: Platform) -> tuple[BasePin, str]:
+        kind, _, suite = self.project.base.partition(":")
+        if kind == "debian":
+            from torchship.project import apt
+
+            names = tuple(sorted({*apt.BASE_PACKAGES, *self.project.packages}))
+            packages = apt.resolve(suite, names, platform, state=self.state, progress=self.progress)
+            base = BasePin(reference=self.project.base, packages=packages)
+            return base, self._checked(apt.python_version(packages))
+        if self.project.packages:
+            raise ResolveError(
+                f"tool.torchship.packages cannot be added to {self.project.base}",
+                hint="only debian:SUITE is made of packages: take that, or an image that has them",
+            )
+        if self.resolve_image is None:
+            raise ResolveError(
+                f"the base {self.project.base} is an image of a registry, which this torchship "
+                "cannot ask",
+                hint='set base = "debian:bookworm" in [tool.torchship]',
+            )
+        image = self.resolve_image(self.project.base, platform)
+        base = BasePin(reference=self.project.base, digest=image.digest)
+        return base, self._checked(image.python)
+
+    def _checked(self, python: str) -> str:
+        minor = ".".join(python.split(".")[:2])
+        if minor != self.project.python:
+            raise ResolveError(
+                f"{self.project.base} has Python {python}, and the project wants "
+                f"{self.project.python}",
+                hint=f'set python = "{minor}" in [tool.torchship], or take another base',
+            )
+        return python
+
+    def data(self, previous: Lock | None) -> tuple[DataPin, ...]:
+        """Pin the data files: their digests are the project's, their sizes are looked up."""
+        sizes = {pin.digest: pin.size for pin in previous.data} if previous else {}
+        return tuple(
+            DataPin(
+                path=file.path,
+                filename=_filename(file),
+                size=sizes[file.digest] if file.digest in sizes else _size(file),
+                digest=file.digest,
+            )
+            for file in sorted(self.project.data, key=lambda file: file.path)
+        )
+
+
+def _filename(file: DataFile) -> str:
+    """Return the name a data file is published under, by which a mirror folder may have it."""
+    for url in file.urls:
+        name = unquote(urlsplit(url).path).rpartition("/")[2]
+        if name not in ("", ".", "..") and "/" not in name and "\0" not in name:
+            return name
+    return PurePosixPath(file.path).name
+
+
+def _size(file: DataFile) -> int:
+    """Return a data file's size in bytes: of a local mirror's copy, else as its source states."""
+    from torchship.project.fetch import length
+    from torchship.project.mirrors import Mirrors
+
+    local = Mirrors.from_environment().find(file.digest, filename=_filename(file))
+    if local is not None:
+        return local.stat().st_size
+    tried = []
+    for url in file.urls:
+        try:
+            return length(url)
+        except FetchError as error:
+            tried.append(error.message)
+    reasons = "; ".join(tried) or "it has no urls"
+    raise DataUnavailable(
+        f"the size of {file.path} cannot be had: {reasons}",
+        hint="name a local folder that holds the file in TORCHSHIP_MIRRORS, or correct its urls",
+    )

@@ -1,0 +1,42 @@
+"""Small text files of the user's, replaced at once or not at all."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+
+from torchship.errors import ProjectError
+
+
+def write(path: Path, text: str, error: type[ProjectError] = ProjectError) -> None:
+    """Write ``text`` beside ``path``, then put it in place: no reader ever sees half of it.
+
+    Line ends are written as they are. Keeps the mode of a file that exists, and writes
+    through a link to it; raises ``error`` where the folder cannot be written.
+    """
+    path = path.resolve()
+    try:
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    except OSError as fault:
+        raise error(f"{path} cannot be written: {fault.strerror}") from None
+    beside = Path(name)
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8", newline="") as stream:
+            stream.write(text)
+            stream.flush()
+            os.fsync(stream.fileno())
+        beside.chmod(_mode(path))
+        beside.replace(path)
+    except OSError as fault:
+        beside.unlink(missing_ok=True)
+        raise error(f"{path} cannot be written: {fault.strerror}") from None
+
+
+def _mode(path: Path) -> int:
+    """Return the file's mode, or what a new file gets: mkstemp's 0600 would hide it from others."""
+    if path.exists():
+        return path.stat().st_mode & 0o777
+    umask = os.umask(0)
+    os.umask(umask)
+    return 0o666 & ~umask
