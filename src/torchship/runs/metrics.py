@@ -40,7 +40,7 @@ def _numbers(path: Path) -> Mapping[str, float]:
         raise ProjectError(f"{path} is larger than a metrics file can be ({LARGEST} bytes)")
     try:
         document = json.loads(path.read_bytes())
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ProjectError(f"{path} is not JSON: {error}") from None
     if not isinstance(document, dict):
         raise ProjectError(f"{path} is not a flat object of numbers")

@@ -1,0 +1,89 @@
+"""Metrics of a run: from its files and from what it printed."""
+
+import json
+
+import pytest
+
+from torchship.errors import ProjectError
+from torchship.project.project import Metric
+from torchship.runs.metrics import LARGEST, collect
+
+
+@pytest.fixture
+def run(tmp_path):
+    """Make an output directory and a log, both empty."""
+    (tmp_path / "output").mkdir()
+    (tmp_path / "log").write_text("")
+    return tmp_path
+
+
+def found(run, *declared):
+    """Collect from that run."""
+    return collect(declared, output=run / "output", log=run / "log")
+
+
+def test_every_number_of_metrics_json_is_a_metric(run):
+    """Undeclared numbers count too; strings, booleans and nested values do not."""
+    document = {"test_accuracy": 0.99, "epochs": 1, "note": "x", "ok": True, "more": [1]}
+    (run / "output/metrics.json").write_text(json.dumps(document))
+    assert found(run) == {"epochs": 1.0, "test_accuracy": 0.99}
+
+
+def test_the_last_match_on_stdout_counts(run):
+    """Programs print a metric once an epoch."""
+    (run / "log").write_text("Accuracy: 9800/10000\nAccuracy: 9917/10000\n")
+    metric = Metric(name="correct", pattern=r"Accuracy: (\d+)/10000")
+    assert found(run, metric) == {"correct": 9917.0}
+
+
+def test_two_groups_are_a_fraction(run):
+    """The stock example prints its accuracy as one."""
+    (run / "log").write_text("Accuracy: 9917/10000 (99%)\n")
+    metric = Metric(name="test_accuracy", pattern=r"Accuracy: (\d+)/(\d+)")
+    assert found(run, metric) == {"test_accuracy": 0.9917}
+
+
+def test_a_metric_that_was_not_given_is_left_out(run):
+    """That is for the verdict to judge."""
+    assert found(run, Metric(name="a"), Metric(name="b", pattern="b=([0-9.]+)")) == {}
+
+
+def test_infinities_and_nan_are_no_metrics(run):
+    """Python writes them into JSON; nothing can be compared with them."""
+    (run / "output/metrics.json").write_text('{"a": NaN, "b": Infinity, "c": 1e999, "d": 2}')
+    assert found(run) == {"d": 2.0}
+
+
+def test_an_integer_too_long_for_a_float_is_no_metric(run):
+    """A number of four hundred digits does not end the run with a traceback."""
+    (run / "output/metrics.json").write_text('{"a": 1' + "0" * 400 + "}")
+    assert found(run) == {}
+
+
+@pytest.mark.parametrize("text", ["[]", "{", '"x"', "[" * 100_000])
+def test_a_file_that_holds_something_else_is_an_error_with_its_path(run, text):
+    """The program's own fault is told as such."""
+    (run / "output/metrics.json").write_text(text)
+    with pytest.raises(ProjectError, match=r"metrics\.json"):
+        found(run)
+
+
+def test_a_huge_metrics_file_is_not_read(run):
+    """A program cannot fill our memory."""
+    (run / "output/metrics.json").write_text(" " * (LARGEST + 1))
+    with pytest.raises(ProjectError, match="larger"):
+        found(run)
+
+
+def test_a_metrics_file_that_links_out_of_the_output_is_not_read(run):
+    """What a container wrote cannot make us read the host's files."""
+    (run / "secret.json").write_text('{"a": 1}')
+    (run / "output/metrics.json").symlink_to(run / "secret.json")
+    assert found(run) == {}
+
+
+def test_a_match_that_is_no_number_is_an_error(run):
+    """The message shows the match."""
+    (run / "log").write_text("Accuracy: high\n")
+    with pytest.raises(ProjectError, match="high"):
+        found(run, Metric(name="a", pattern=r"Accuracy: (\w+)"))

@@ -1,0 +1,41 @@
+"""Run directories."""
+
+from datetime import UTC, datetime
+
+import pytest
+
+from torchship.digest import Digest
+from torchship.errors import StoreError
+from torchship.runs.run import RunDirectory
+
+NOW = datetime(2026, 11, 22, 23, 0, 5, tzinfo=UTC)
+IMAGE = Digest.of(b"image")
+
+
+def test_a_run_is_named_by_its_time_and_image(tmp_path):
+    """Runs sort by time, and show what ran."""
+    found = RunDirectory.create(tmp_path, IMAGE, NOW)
+    assert found.path.name == f"20261122T230005Z-{IMAGE.hex[:12]}"
+    assert found.output.is_dir()
+
+
+def test_two_runs_of_one_second_have_two_directories(tmp_path):
+    """No run writes into another's directory."""
+    first = RunDirectory.create(tmp_path, IMAGE, NOW)
+    second = RunDirectory.create(tmp_path, IMAGE, NOW)
+    assert first.path != second.path
+
+
+def test_a_directory_that_holds_a_run_is_not_taken_again(tmp_path):
+    """A record is never overwritten."""
+    RunDirectory.at(tmp_path).record.write_text("{}")
+    with pytest.raises(StoreError, match="already holds a run"):
+        RunDirectory.at(tmp_path)
+
+
+def test_a_parent_that_is_a_file_is_an_error_with_its_path(tmp_path):
+    """The message names the path, and what to do."""
+    (tmp_path / "runs").write_text("")
+    with pytest.raises(StoreError, match="cannot make the run directory") as caught:
+        RunDirectory.create(tmp_path / "runs", IMAGE, NOW)
+    assert caught.value.hint
