@@ -77,7 +77,7 @@ class ManifestObject(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     artifact_type: str | None = None
     subject: DescriptorObject | None = None
     annotations: dict[str, str] | None = None
-    manifests: msgspec.Raw | None = None
+    manifests: object = None
 
 
 class IndexObject(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
@@ -89,8 +89,8 @@ class IndexObject(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     artifact_type: str | None = None
     subject: DescriptorObject | None = None
     annotations: dict[str, str] | None = None
-    layers: msgspec.Raw | None = None
-    config: msgspec.Raw | None = None
+    layers: object = None
+    config: object = None
 
 
 class ProcessObject(msgspec.Struct, frozen=True, kw_only=True, rename="pascal"):
@@ -102,8 +102,8 @@ class ProcessObject(msgspec.Struct, frozen=True, kw_only=True, rename="pascal"):
     cmd: list[str] | None = None
     working_dir: str | None = None
     labels: dict[str, str] | None = None
-    volumes: dict[str, msgspec.Raw] | None = None
-    exposed_ports: dict[str, msgspec.Raw] | None = None
+    volumes: dict[str, object] | None = None
+    exposed_ports: dict[str, object] | None = None
     stop_signal: str | None = None
 
 

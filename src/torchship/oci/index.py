@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import msgspec
@@ -38,12 +38,8 @@ class Entry:
     """One entry: its descriptor, its name where it has one, and the JSON that it stands as."""
 
     descriptor: Descriptor
+    name: str | None
     raw: bytes
-
-    @property
-    def name(self) -> str | None:
-        """What the entry is called, if anything."""
-        return self.descriptor.annotations.get(REF_NAME)
 
     @property
     def reference(self) -> Reference | None:
@@ -127,4 +123,11 @@ def change(path: Path, temporary: Path, step: Callable[[Index], Index]) -> None:
 
 
 def _entry(raw: bytes, where: str) -> Entry:
-    return Entry(descriptor=decode(raw, DescriptorObject, where).checked(where), raw=raw)
+    descriptor = decode(raw, DescriptorObject, where).checked(where)
+    # What the entry is called is the index's affair, not the image's.
+    others = {k: v for k, v in descriptor.annotations.items() if k != REF_NAME}
+    return Entry(
+        descriptor=replace(descriptor, annotations=others),
+        name=descriptor.annotations.get(REF_NAME),
+        raw=raw,
+    )

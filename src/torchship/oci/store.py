@@ -28,7 +28,14 @@ import platformdirs
 from filelock import FileLock
 
 from torchship.digest import Descriptor, Digest
-from torchship.errors import BlobDamaged, BlobMissing, ImageNotFound, InvalidReference, StoreError
+from torchship.errors import (
+    BlobDamaged,
+    BlobMissing,
+    ImageNotFound,
+    InvalidReference,
+    ManifestError,
+    StoreError,
+)
 from torchship.layers.archive import Archive
 from torchship.layers.layer import Layer, Materials, Recipe, key, labels
 from torchship.oci import durable, index
@@ -120,9 +127,8 @@ class Store:
         self._hold()
         data = self.blobs.read(descriptor.digest, limit)
         if len(data) != descriptor.size:
-            raise BlobDamaged(
-                f"{descriptor.digest} has {len(data)} bytes where {descriptor.size} were stated",
-                hint="build or pull the image again",
+            raise ManifestError(
+                f"{descriptor.digest} has {len(data)} bytes where {descriptor.size} were stated"
             )
         return data
 

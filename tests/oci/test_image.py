@@ -1,0 +1,243 @@
+import contextlib
+import json
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from torchship.digest import Descriptor, Digest
+from torchship.errors import ImageNotFound, ManifestError, PlanError, TorchshipError, UsageError
+from torchship.oci import mediatypes
+from torchship.oci.assemble import assemble, index
+from torchship.oci.image import manifests, read_image, read_one
+from torchship.oci.schema2 import as_docker
+from torchship.platform import Platform
+
+AMD64, ARM64 = Platform("linux", "amd64"), Platform("linux", "arm64")
+
+
+def test_an_image_is_read_as_it_was_assembled(store, layer, project):
+    """Command, environment, user, working directory, labels and layers come back."""
+    layers = [layer(b"1"), layer(b"2")]
+    descriptor = assemble(store, project=project, platform=AMD64, layers=layers, environment={})
+    image = read_image(store, descriptor, AMD64)
+    assert image.command == ("python", "main.py")
+    assert image.entrypoint == ()
+    assert image.environment["PATH"].startswith("/opt/venv/bin:")
+    assert image.environment["LANG"] == "C.UTF-8"
+    assert image.environment["TORCHSHIP_OUTPUT"] == "/output"
+    assert (image.user, image.workdir) == ("1000:1000", "/workspace")
+    assert image.labels["org.opencontainers.image.title"] == "mnist"
+    assert image.created == "1970-01-01T00:00:00Z"
+    assert [(got.digest, got.diff_id, got.unpacked_size, got.title) for got in image.layers] == [
+        (made.digest, made.diff_id, made.unpacked_size, made.title) for made in layers
+    ]
+    assert Digest.of(image.raw_manifest) == descriptor.digest
+    assert Digest.of(image.raw_config) == image.config.digest
+
+
+def test_the_same_layers_give_the_same_image_byte_for_byte(store, layer, project):
+    """Nothing of the moment or the machine goes into config and manifest."""
+    layers = [layer(b"1")]
+    first, second = (
+        assemble(store, project=project, platform=AMD64, layers=layers, environment={})
+        for _ in range(2)
+    )
+    assert first == second
+
+
+def test_source_date_epoch_is_the_images_time(store, layer, project):
+    """``created`` is the epoch unless SOURCE_DATE_EPOCH says otherwise; nonsense is refused."""
+    made = {"project": project, "platform": AMD64, "layers": [layer(b"1")]}
+    later = assemble(store, **made, environment={"SOURCE_DATE_EPOCH": "86400"})
+    assert read_one(store, later).created == "1970-01-02T00:00:00Z"
+    for wrong in ("yesterday", "", "1" * 40):
+        with pytest.raises(UsageError, match="SOURCE_DATE_EPOCH"):
+            assemble(store, **made, environment={"SOURCE_DATE_EPOCH": wrong})
+
+
+def test_more_layers_than_docker_takes_are_refused(store, layer, project):
+    """127 layers are fine, 128 and none are not."""
+    made = layer(b"1")
+    assemble(store, project=project, platform=AMD64, layers=[made] * 127)
+    for layers in ([made] * 128, []):
+        with pytest.raises(PlanError):
+            assemble(store, project=project, platform=AMD64, layers=layers)
+
+
+def test_an_index_gives_each_platform_its_image(store, image):
+    """The platform chooses; one that is not there is named with those that are."""
+    first, second = image(b"1", AMD64), image(b"2", ARM64)
+    both = index(store, [first, second])
+    assert read_image(store, both, ARM64).descriptor.digest == second.digest
+    assert [found.digest for found in manifests(store, both)] == [first.digest, second.digest]
+    with pytest.raises(ImageNotFound, match=r"only for linux/amd64$") as caught:
+        read_image(store, first, ARM64)
+    assert "--platform linux/arm64" in caught.value.hint
+
+
+def test_an_index_without_platforms_or_in_another_index_is_understood(store, image):
+    """The config has the last word; indexes nest; an attestation is no image."""
+    first, second = image(b"1", AMD64), image(b"2", ARM64)
+    bare = Descriptor(media_type=second.media_type, digest=second.digest, size=second.size)
+    attestation = {**first.as_json(), "platform": {"os": "unknown", "architecture": "unknown"}}
+    inner = put_index(store, [attestation, first.as_json(), bare.as_json()])
+    outer = index(store, [inner, inner])
+    assert read_image(store, outer, ARM64).descriptor.digest == second.digest
+    assert len(manifests(store, outer)) == 2
+
+
+def test_docker_schema_2_is_written_and_read(store, image):
+    """The same config and layers in Docker's words, and back."""
+    descriptor = index(store, [image(b"1", AMD64), image(b"2", ARM64)])
+    docker = as_docker(store, descriptor)
+    assert docker.media_type == mediatypes.DOCKER_INDEX
+    assert as_docker(store, docker) == docker
+    ours, theirs = read_image(store, descriptor, ARM64), read_image(store, docker, ARM64)
+    assert theirs.config.digest == ours.config.digest
+    assert [layer.digest for layer in theirs.layers] == [layer.digest for layer in ours.layers]
+    assert {layer.media_type for layer in theirs.layers} == {mediatypes.DOCKER_GZIP}
+    assert "annotations" not in theirs.raw_manifest.decode()
+
+
+def put_index(store, entries, **more):
+    """Put an index of just these entries, whatever they are."""
+    document = {"schemaVersion": 2, "mediaType": mediatypes.OCI_INDEX, "manifests": entries}
+    return store.put(json.dumps(document | more).encode(), mediatypes.OCI_INDEX)
+
+
+def change(store, descriptor, *, top=None, process=None, **fields):
+    """Write an image again with other fields; None takes one away."""
+    image = read_one(store, descriptor)
+    settings = json.loads(image.raw_config) | (top or {})
+    settings["config"] |= process or {}
+    manifest = json.loads(image.raw_manifest)
+    put = store.put(json.dumps(settings).encode(), image.config.media_type)
+    manifest["config"] |= {"digest": str(put.digest), "size": put.size}
+    manifest |= fields
+    manifest = {key: value for key, value in manifest.items() if value is not None}
+    return store.put(json.dumps(manifest).encode(), descriptor.media_type)
+
+
+DESCRIPTOR = {"mediaType": mediatypes.OCI_GZIP, "digest": "sha256:" + "0" * 64, "size": 1}
+
+
+@pytest.mark.parametrize(
+    ("fields", "fault"),
+    [
+        ({"schemaVersion": 1}, "schemaVersion"),
+        ({"mediaType": mediatypes.DOCKER_MANIFEST}, "calls itself"),
+        ({"manifests": []}, "two ways"),
+        ({"layers": None}, "layers"),
+        ({"layers": []}, "0 layers and its config names 2"),
+        ({"layers": [DESCRIPTOR]}, "1 layers and its config names 2"),
+        ({"layers": [DESCRIPTOR, {**DESCRIPTOR, "size": -1}]}, r"layers\[.*size"),
+        ({"layers": [DESCRIPTOR, {**DESCRIPTOR, "size": 1 << 64}]}, "size|integer"),
+        ({"layers": [DESCRIPTOR, {**DESCRIPTOR, "size": 1.5}]}, "size"),
+        ({"layers": [DESCRIPTOR, {**DESCRIPTOR, "digest": "md5:1"}]}, r"layers\[1\].*md5"),
+        ({"layers": [DESCRIPTOR, {**DESCRIPTOR, "digest": "sha256:../x"}]}, r"layers\[1\]"),
+        ({"layers": [DESCRIPTOR, {**DESCRIPTOR, "mediaType": "x/y"}]}, "does not read"),
+        ({"layers": [DESCRIPTOR, {**DESCRIPTOR, "mediaType": "nonsense"}]}, "mediaType"),
+        ({"config": {**DESCRIPTOR, "mediaType": "x/empty"}}, "artifact"),
+        ({"config": 1}, "config"),
+        ({"annotations": {"a": 1}}, "annotations"),
+    ],
+)
+def test_a_manifest_that_lies_is_refused(store, image, fields, fault):
+    """Each message says where in the manifest the fault is."""
+    with pytest.raises(ManifestError, match=fault):
+        read_image(store, change(store, image(), **fields), AMD64)
+
+
+@pytest.mark.parametrize(
+    ("config", "process", "fault"),
+    [
+        ({"rootfs": {"type": "layers", "diff_ids": ["sha256:" + "0" * 64]}}, {}, "2 layers"),
+        ({"rootfs": {"type": "layers", "diff_ids": ["x", "y"]}}, {}, r"diff_ids\[0\]"),
+        ({"rootfs": {"type": "magic", "diff_ids": []}}, {}, "rootfs.type"),
+        ({"rootfs": None}, {}, "rootfs"),
+        ({"architecture": 5}, {}, "architecture"),
+        ({}, {"Cmd": "python main.py"}, "Cmd"),
+        ({}, {"Cmd": ["a\0b"]}, "zero byte"),
+        ({}, {"Env": {"A": "B"}}, "Env"),
+        ({}, {"WorkingDir": "../.."}, "absolute"),
+        ({}, {"Labels": {"a": None}}, "Labels"),
+    ],
+)
+def test_a_config_that_lies_is_refused(store, image, config, process, fault):
+    """A config of the wrong types, or other layers than its manifest, starts nothing."""
+    with pytest.raises(ManifestError, match=fault):
+        read_image(store, change(store, image(), top=config, process=process), AMD64)
+
+
+def test_a_sparse_config_has_defaults(store, image):
+    """Null and missing fields, which other builders write, are what the specification says."""
+    empty = dict.fromkeys(("Cmd", "Env", "Entrypoint", "Labels", "WorkingDir", "User"))
+    image = read_image(store, change(store, image(), process=empty), AMD64)
+    assert (image.command, image.environment, image.workdir, image.user) == ((), {}, "/", "")
+
+
+def test_other_compressions_are_read(store, image):
+    """Plain and zstd layers, of OCI and Docker, are layers too; an unknown size is 0."""
+    kinds = [mediatypes.OCI_ZSTD, mediatypes.DOCKER_TAR]
+    layers = [{**DESCRIPTOR, "mediaType": kind} for kind in kinds]
+    found = read_image(store, change(store, image(), layers=layers), AMD64)
+    assert [layer.media_type for layer in found.layers] == kinds
+    assert [layer.unpacked_size for layer in found.layers] == [0, 0]
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        b"",
+        b"null",
+        b"[" * 100_000,
+        b'{"schemaVersion":2,"manifests":' + b"[" * 100_000,
+        b'{"schemaVersion":2,"manifests":[{"a":' * 2000,
+        b"\xff\xfe{}",
+        b'{"schemaVersion":2,"manifests":[],"layers":[]}',
+    ],
+)
+def test_nonsense_in_the_place_of_an_index_is_refused(store, raw):
+    """Broken, deep or ambiguous JSON is an error of ours, not a crash."""
+    with pytest.raises(ManifestError):
+        read_image(store, store.put(raw, mediatypes.OCI_INDEX), AMD64)
+
+
+def test_an_index_of_endless_manifests_is_refused(store, image):
+    """Reading ends however many entries an index has."""
+    entries = [
+        {**DESCRIPTOR, "mediaType": mediatypes.OCI_MANIFEST, "digest": f"sha256:{n:064x}"}
+        for n in range(2000)
+    ]
+    with pytest.raises(ManifestError, match="more than"):
+        manifests(store, put_index(store, entries))
+
+
+def test_what_is_no_image_is_refused(store):
+    """A descriptor of another media type is not even read."""
+    with pytest.raises(ManifestError, match="text/plain"):
+        read_image(store, store.put(b"x", "text/plain"), AMD64)
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(max_size=5),
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3)
+    ),
+    max_leaves=8,
+)
+
+
+@given(
+    st.sampled_from(["schemaVersion", "mediaType", "config", "layers", "annotations", "subject"]),
+    JSON,
+)
+@settings(
+    max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+def test_any_json_in_any_field_is_read_or_refused(store, image, field, value):
+    """A manifest with a field of any type ends in an image or in an error of ours."""
+    descriptor = change(store, image(), **{field: value})
+    with contextlib.suppress(TorchshipError):
+        read_image(store, descriptor, AMD64)
