@@ -78,8 +78,7 @@ def init(directory: Path) -> None:
     """Write the settings of [tool.torchship], with their defaults, into pyproject.toml."""
     from torchship.project import init as starter
 
-    for line in starter.init(directory):
-        click.echo(line, err=True)
+    click.echo(starter.init(directory))
 
 
 @torchship.command(epilog=_example("torchship lock", "torchship lock --check"))
@@ -104,7 +103,8 @@ def lock(
     project = _load(directory)
     path = lock_file or project.root / lockfile.FILENAME
     if check:
-        changes = resolve.stale(project, lockfile.load(path))
+        wanted = _parse_platforms(platforms) or project.platforms
+        changes = resolve.stale(project, lockfile.load(path), wanted)
         for change in changes:
             click.echo(change)
         if changes:
@@ -229,8 +229,8 @@ def run(
     variables = dict(_variable(text) for text in environment)
     limit = _bytes(memory) if memory else None
     wanted = Platform.parse(platform) if platform else Platform.host()
-    chosen = choose(engine)
     store = _store()
+    chosen = choose(engine, store)
     try:
         with display() as progress:
             top, name = _target(target, wanted, lock_file, store, progress)
@@ -333,9 +333,22 @@ def prune() -> None:
 )
 def save(reference: str, output: Path) -> None:
     """Write an image to one file, which is an OCI archive and can be loaded by Docker."""
+    from torchship.display import display
+    from torchship.oci.reference import Reference
     from torchship.oci.save import save as write
 
-    write(_store(), reference, output)
+    store = _store()
+    found = store.find(reference)
+    names = [named.reference for named in store.images() if named.descriptor == found]
+    asked = Reference.parse(reference)
+    with display() as progress:
+        write(
+            store,
+            found,
+            output,
+            names=[asked] if asked in names else names,
+            progress=progress,
+        )
     click.echo(output)
 
 
@@ -344,7 +357,7 @@ def doctor() -> None:
     """Say what this machine has and lacks for building and running, with the fix."""
     from torchship import health
 
-    for finding in health.examine(_store().home):
+    for finding in health.examine(_store()):
         mark = "ok" if finding.fix is None else "--"
         click.echo(f"{mark}  {finding.subject}: {finding.state}")
         if finding.fix is not None:

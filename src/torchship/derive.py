@@ -17,7 +17,7 @@ from pathlib import Path
 from torchship.digest import Digest
 from torchship.display import size
 from torchship.errors import StoreError
-from torchship.layers.bytecode import BytecodeRecipe
+from torchship.layers.bytecode import BytecodeRecipe, DebianBytecodeRecipe
 from torchship.layers.layer import Interpreter, Layer, Materials, Recipe, key
 from torchship.layers.source import SourceRecipe
 from torchship.oci.store import Store
@@ -25,6 +25,8 @@ from torchship.progress import Progress
 
 WORKERS = 8
 """More processes than this gain nothing: one wheel, torch, takes longest."""
+
+_COMPILED = (BytecodeRecipe, DebianBytecodeRecipe)
 
 Gather = Callable[[Collection[Digest]], Mapping[Digest, Path]]
 """Fetches files by their sha256."""
@@ -79,7 +81,7 @@ def _in_processes(
     progress: Progress,
 ) -> None:
     """Derive the missing layers, bytecode last: it is compiled by the base's own Python."""
-    compiled = [place for place in missing if isinstance(recipes[place], BytecodeRecipe)]
+    compiled = [place for place in missing if isinstance(recipes[place], _COMPILED)]
     # The largest first, but for the base, which bytecode waits for.
     plain = sorted(
         (place for place in missing if place not in compiled),

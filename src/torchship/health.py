@@ -11,6 +11,7 @@ from pathlib import Path
 
 from torchship.display import size
 from torchship.errors import TorchshipError
+from torchship.oci.store import Store
 from torchship.platform import Platform
 
 ENOUGH = 4_000_000_000
@@ -26,12 +27,12 @@ class Finding:
     fix: str | None = None
 
 
-def examine(store: Path) -> Iterator[Finding]:
+def examine(store: Store) -> Iterator[Finding]:
     """Look at the machine; every finding is made on its own, so that one fault hides no other."""
     yield Finding(subject="python", state=f"{sys.version.split()[0]} on {Platform.host()}")
-    yield _space(store)
+    yield _space(store.home)
     yield _base()
-    yield _native()
+    yield _native(store)
     for name in ("docker", "podman"):
         yield _program(name)
     yield _mirrors()
@@ -59,10 +60,10 @@ def _base() -> Finding:
     )
 
 
-def _native() -> Finding:
+def _native(store: Store) -> Finding:
     from torchship.engines.native import Native
 
-    missing = Native().missing()
+    missing = Native(store).missing()
     if missing is None:
         return Finding(
             subject="native engine",

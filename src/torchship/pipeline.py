@@ -7,20 +7,21 @@ from __future__ import annotations
 
 import time
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from torchship.digest import Descriptor, Digest
-from torchship.errors import LockError
+from torchship.errors import EngineError, LockError
 from torchship.platform import Platform
 from torchship.progress import Progress
 from torchship.project import lock as lockfile
-from torchship.project.lock import Lock
-from torchship.project.project import Metric, Project
+from torchship.project.lock import Lock, PlatformLock
+from torchship.project.project import Project
 
 if TYPE_CHECKING:
+    from torchship.derive import Gather
     from torchship.engines.request import Engine, Request
     from torchship.layers.layer import Interpreter, Layer
     from torchship.oci.image import Image
@@ -74,13 +75,12 @@ def locked(
         progress.say(f"no {path.name} yet: resolving")
         return lock(project, path, store=store, platforms=platforms, progress=progress)
     present = lockfile.load(path)
-    changes = resolve.stale(project, present)
+    changes = resolve.stale(project, present, platforms)
+    if not changes:
+        return present
+    progress.say(f"{path.name} is stale ({'; '.join(changes)}): resolving")
     held = {entry.platform for entry in present.platforms}
     wanted = tuple(sorted(held | set(platforms)))
-    if not changes and wanted == tuple(sorted(held)):
-        return present
-    for change in changes or (f"{path.name} holds nothing for {', '.join(map(str, platforms))}",):
-        progress.say(f"{change}: locking again")
     return lock(project, path, store=store, platforms=wanted, progress=progress)
 
 
@@ -118,9 +118,29 @@ def derived(
     from torchship.derive import derive
     from torchship.engines.python import interpreter_for
     from torchship.layers.plan import plan
-    from torchship.project.gather import gather
 
     entry = pins.platform(platform)
+
+    def interpreter(base: Sequence[Layer]) -> Interpreter:
+        if not platform.is_host:
+            # Bytecode is the same for every platform, so this machine's base compiles it.
+            base = _base_for_host(project, pins, entry, store=store, progress=progress)
+        return interpreter_for(entry.python, base=base, store=store)
+
+    return derive(
+        plan(project, entry, pins.data),
+        store=store,
+        base=(),
+        gather=_gatherer(project, pins, platform, store=store, progress=progress),
+        interpreter=interpreter,
+        progress=progress,
+    )
+
+
+def _gatherer(
+    project: Project, pins: Lock, platform: Platform, *, store: Store, progress: Progress
+) -> Gather:
+    from torchship.project.gather import gather
 
     def fetch(wanted: Collection[Digest]) -> Mapping[Digest, Path]:
         return gather(
@@ -132,15 +152,40 @@ def derived(
             progress=progress,
         )
 
-    def interpreter(base: Sequence[Layer]) -> Interpreter:
-        return interpreter_for(entry.python, base=base, store=store)
+    return fetch
 
+
+def _base_for_host(
+    project: Project, pins: Lock, entry: PlatformLock, *, store: Store, progress: Progress
+) -> tuple[Layer, ...]:
+    """Return a base that this machine can run, with the Python that another platform's has."""
+    from torchship.derive import derive
+    from torchship.engines.python import interpreter_for
+    from torchship.layers.debian import DebianRecipe
+    from torchship.project import resolve
+
+    host = Platform.host()
+    held = {each.platform: each for each in pins.platforms}.get(host)
+    if held is None:
+        bare = replace(project, requirements=None, data=(), packages=())
+        found = resolve.resolve(
+            bare, platforms=(host,), progress=progress, state=store.home / "apt"
+        )
+        held, pins = found.platform(host), found
+    if held.python != entry.python:
+        raise EngineError(
+            f"bytecode for {entry.platform} needs Python {entry.python}, "
+            f"and the base for {host} has {held.python}",
+            hint="lock both platforms at once: torchship lock --upgrade "
+            f"--platform {host} --platform {entry.platform}",
+        )
+    suite = held.base.reference.partition(":")[2]
     return derive(
-        plan(project, entry, pins.data),
+        (DebianRecipe(suite=suite, packages=held.base.packages),),
         store=store,
         base=(),
-        gather=fetch,
-        interpreter=interpreter,
+        gather=_gatherer(project, pins, host, store=store, progress=progress),
+        interpreter=lambda base: interpreter_for(entry.python, base=base, store=store),
         progress=progress,
     )
 
@@ -160,17 +205,17 @@ def run(
     *,
     image: Image,
     name: str,
-    metrics: Sequence[Metric],
     directory: RunDirectory,
 ) -> Outcome:
     """Run an image once and write down what it gave."""
     from torchship.runs import metrics as measured
     from torchship.runs import record
 
+    declared = measured.declared(image.labels)
     began, clock = datetime.now(UTC), time.monotonic()
     status = engine.run(request)
     seconds = time.monotonic() - clock
-    found = measured.collect(metrics, output=directory.output, log=directory.log)
+    found = measured.collect(declared, output=directory.output, log=directory.log)
     directory.record.write_bytes(
         record.statement(
             name=name,

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from typing import Protocol
 
@@ -22,6 +22,9 @@ from torchship.project.project import Project
 
 UNPACKED_SIZE = "dev.torchship.layer.unpacked-size"
 """Annotation of a layer: its bytes when unpacked, as a decimal number."""
+
+METRICS = "dev.torchship.metrics"
+"""Label: the metrics that the project declares, as JSON, so that the image alone tells them."""
 
 MOST_LAYERS = 127
 """Docker's overlay2 driver mounts no more."""
@@ -105,7 +108,9 @@ def _described(layer: Layer) -> Descriptor:
 
 
 def _labels(project: Project, created: str) -> dict[str, str]:
+    metrics = {metric.name: asdict(metric) for metric in project.metrics}
     return {
+        **({METRICS: canonical.encode(metrics).decode()} if metrics else {}),
         "org.opencontainers.image.title": project.name,
         "org.opencontainers.image.created": created,
         "org.opencontainers.image.base.name": project.base,

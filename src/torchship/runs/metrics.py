@@ -8,21 +8,24 @@ import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from torchship.errors import ProjectError
+import msgspec
+
+from torchship.errors import ManifestError, ProjectError
+from torchship.oci.assemble import METRICS
 from torchship.project.project import Metric
 
 LARGEST = 1 << 20
 """A metrics file is a flat object of numbers: more bytes than this are something else."""
 
 
-def collect(declared: Iterable[Metric], *, output: Path, log: Path) -> Mapping[str, float]:
+def collect(metrics: Iterable[Metric], *, output: Path, log: Path) -> Mapping[str, float]:
     """Find every declared metric, and every number of ``metrics.json`` besides.
 
     A metric that the run did not give is left out: whether that matters is the verdict's to
     say. Raises `ProjectError` where a file or a match is not what was declared.
     """
     found = dict(_numbers(output / "metrics.json"))
-    for metric in declared:
+    for metric in metrics:
         if metric.pattern is not None:
             value = _matched(metric, log)
         else:
@@ -30,6 +33,25 @@ def collect(declared: Iterable[Metric], *, output: Path, log: Path) -> Mapping[s
         if value is not None:
             found[metric.name] = value
     return dict(sorted(found.items()))
+
+
+def declared(labels: Mapping[str, str]) -> tuple[Metric, ...]:
+    """Read the metrics that an image's labels declare; raises `ManifestError`.
+
+    The image may be a stranger's: what its label says is checked like everything else of it.
+    """
+    text = labels.get(METRICS)
+    if text is None:
+        return ()
+    try:
+        found = tuple(msgspec.json.decode(text, type=dict[str, Metric]).values())
+        for metric in found:
+            re.compile(metric.pattern or "")
+    except (msgspec.MsgspecError, re.error, RecursionError) as error:
+        raise ManifestError(f"the image's label {METRICS} declares no metrics: {error}") from None
+    if any("/" in (metric.file or "") for metric in found):
+        raise ManifestError(f"the image's label {METRICS} names a file outside the output")
+    return found
 
 
 def _numbers(path: Path) -> Mapping[str, float]:
