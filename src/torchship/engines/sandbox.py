@@ -10,48 +10,37 @@ means that the caller is gone, and ends everything.
     `- init         pid 1: builds the root, drops everything, starts, reaps, forwards signals
        `- program   a session of its own
 
-Nothing here may import more of torchship than `rootfs` and `syscalls`, or heavy modules:
+Nothing here may import more of torchship than `rootfs`, `program` and `syscalls`, or heavy modules:
 a container must start in a few hundredths of a second.
 """
 
 from __future__ import annotations
 
-import _socket
-import array
+import _socket  # socket, signal and typing cost 15 ms of every start: here is what they stand on
 import fcntl
 import marshal
 import os
 import resource
 import select
-import signal
 import sys
-import termios
-from typing import NoReturn, TypedDict
 
-from torchship.engines import rootfs, syscalls
+from torchship.engines import program, rootfs, syscalls
 
-KILL_ALL = signal.SIGKILL
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import signal
+    from typing import NoReturn
 
+    from torchship.engines.specification import Specification
+else:
+    import _signal as signal
 
-class Specification(TypedDict):
-    """What the container is; plain values, for `marshal`."""
-
-    uid: int
-    gid: int
-    hostname: str
-    network: bool
-    root: rootfs.RootSpecification
-    command: list[bytes]
-    environment: dict[bytes, bytes]
-    workdir: bytes
-    terminal: tuple[int, int] | None
-    """Rows and columns of the terminal to make; None: standard streams are inherited."""
-    processors: list[int] | None
+KILL_ALL = 9  # SIGKILL
 
 
 def main() -> NoReturn:
     """Read the specification and become the container; exit with the program's status."""
-    control = _socket.socket(fileno=int(sys.argv[2]))
+    control = _socket.socket(_socket.AF_UNIX, _socket.SOCK_SEQPACKET, 0, int(sys.argv[2]))
     os.set_inheritable(control.fileno(), False)
     with open(int(sys.argv[1]), "rb") as stream:  # noqa: PTH123
         specification: Specification = marshal.loads(stream.read())  # noqa: S302 (from our parent)
@@ -104,6 +93,7 @@ def _init(specification: Specification, control: _socket.socket) -> NoReturn:
     """Be pid 1: when it ends, the kernel kills whatever else runs in the container."""
     stage = "root file system"
     try:
+        _import_no_more()
         syscalls.clear_command_line()
         _socket.sethostname(specification["hostname"])
         if not specification["network"]:
@@ -123,33 +113,41 @@ def _init(specification: Specification, control: _socket.socket) -> NoReturn:
         _fail(control, stage, error)
 
 
+def _import_no_more() -> None:
+    """Forget where modules come from: soon those paths lead into the image."""
+    sys.path.clear()
+    sys.meta_path.clear()
+    sys.path_importer_cache.clear()
+
+
 def _loopback_up() -> None:
     """Bring ``lo`` up: torch.distributed talks to itself on 127.0.0.1."""
     siocgifflags, siocsifflags, iff_up = 0x8913, 0x8914, 0x1  # netdevice(7)
-    with _socket.socket(_socket.AF_INET, _socket.SOCK_DGRAM) as any_socket:
-        request = bytearray(b"lo".ljust(40, b"\0"))
-        fcntl.ioctl(any_socket.fileno(), siocgifflags, request)
-        flags = int.from_bytes(request[16:18], sys.byteorder) | iff_up
-        request[16:18] = flags.to_bytes(2, sys.byteorder)
-        fcntl.ioctl(any_socket.fileno(), siocsifflags, request)
+    any_socket = _socket.socket(_socket.AF_INET, _socket.SOCK_DGRAM)
+    request = bytearray(b"lo".ljust(40, b"\0"))
+    fcntl.ioctl(any_socket.fileno(), siocgifflags, request)
+    flags = int.from_bytes(request[16:18], sys.byteorder) | iff_up
+    request[16:18] = flags.to_bytes(2, sys.byteorder)
+    fcntl.ioctl(any_socket.fileno(), siocsifflags, request)
+    any_socket.close()
 
 
 def _serve(specification: Specification, control: _socket.socket) -> NoReturn:
     """Start the program; reap and forward until it ends, then report and end."""
-    master, slave = _terminal(specification["terminal"])
+    master, slave = program.make_terminal(specification["terminal"])
     wake, waker = os.pipe()
     os.set_blocking(waker, False)
     os.set_blocking(wake, False)
     signal.set_wakeup_fd(waker, warn_on_full_buffer=False)
     signal.signal(signal.SIGCHLD, lambda _number, _frame: None)
-    program = _start(specification, slave)
+    child = program.start(specification, slave)
     syscalls.hide_from_others()
     with open("/dev/null", "r+b") as null:  # noqa: PTH123
         for descriptor in (0, 1, 2):
             os.dup2(null.fileno(), descriptor)
     if slave is not None and master is not None:
         os.close(slave)
-        rights = [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, array.array("i", [master]))]
+        rights = [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, master.to_bytes(4, sys.byteorder))]
         control.sendmsg([marshal.dumps({"started": True})], rights)
         os.close(master)
     else:
@@ -161,89 +159,39 @@ def _serve(specification: Specification, control: _socket.socket) -> NoReturn:
         for descriptor, _events in poll.poll():
             if descriptor == wake:
                 os.read(wake, 4096)
-                _reap(program, control)
+                _reap(child, control)
             else:
-                _forward(program, control.recv(1))
+                _forward(child, control.recv(1))
 
 
-def _reap(program: int, control: _socket.socket) -> None:
+def _reap(child: int, control: _socket.socket) -> None:
     while True:
         try:
-            child, status = os.waitpid(-1, os.WNOHANG)
+            ended, status = os.waitpid(-1, os.WNOHANG)
         except ChildProcessError:
             return
-        if child == 0:
+        if ended == 0:
             return
-        if child == program:
+        if ended == child:
             code = exit_status(status)
             control.send(marshal.dumps({"status": code}))
             os._exit(code)
 
 
-def _forward(program: int, message: bytes) -> None:
+def _forward(child: int, message: bytes) -> None:
     if not message or message[0] == KILL_ALL:
         os._exit(128 + KILL_ALL)
     number = message[0]
     try:
         if number in (signal.SIGINT, signal.SIGQUIT):
-            os.killpg(program, number)  # as a terminal does, to all of the foreground group
+            os.killpg(child, number)  # as a terminal does, to all of the foreground group
         else:
-            os.kill(program, number)
+            os.kill(child, number)
     except ProcessLookupError:
         pass  # it has ended, and SIGCHLD is on its way
 
 
-def _terminal(size: tuple[int, int] | None) -> tuple[int | None, int | None]:
-    """Return master and slave of a terminal of the container's own, or nothing."""
-    if size is None:
-        return None, None
-    master = os.open("/dev/ptmx", os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC)
-    fcntl.ioctl(master, 0x40045431, bytes(4))  # TIOCSPTLCK, unlock: ioctl_tty(2)
-    answer = fcntl.ioctl(master, 0x80045430, bytes(4))  # TIOCGPTN
-    number = int.from_bytes(answer, sys.byteorder)
-    slave = os.open(f"/dev/pts/{number}", os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC)
-    rows, columns = size
-    window = array.array("H", [rows, columns, 0, 0])
-    fcntl.ioctl(master, termios.TIOCSWINSZ, window)
-    return master, slave
-
-
-def _start(specification: Specification, slave: int | None) -> int:
-    """Fork and execute the program; raise `OSError` if it cannot be executed."""
-    report, write = os.pipe()
-    program = os.fork()
-    if program:
-        os.close(write)
-        failure = os.read(report, 4096)
-        os.close(report)
-        if failure:
-            number, what = marshal.loads(failure)  # noqa: S302 (from our child, before it executed)
-            raise OSError(number, f"{what}: {os.strerror(number)}")
-        return program
-    what = "start"
-    try:
-        os.setsid()
-        if slave is not None:
-            fcntl.ioctl(slave, termios.TIOCSCTTY, 0)
-            for descriptor in (0, 1, 2):
-                os.dup2(slave, descriptor)
-        for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}:
-            if number < 32:
-                signal.signal(number, signal.SIG_DFL)
-        signal.pthread_sigmask(signal.SIG_SETMASK, ())
-        os.umask(0o022)
-        what = os.fsdecode(specification["workdir"])
-        os.chdir(specification["workdir"])
-        what = os.fsdecode(specification["command"][0])
-        os.execvpe(  # noqa: S606 (the container's command: no shell on purpose)
-            specification["command"][0], specification["command"], specification["environment"]
-        )
-    except OSError as error:
-        os.write(write, marshal.dumps((error.errno, what)))
-    os._exit(127)
-
-
 def _fail(control: _socket.socket, stage: str, error: OSError) -> NoReturn:
-    message = {"stage": stage, "errno": error.errno, "error": error.strerror or str(error)}
+    message = {"stage": stage, "error": error.strerror or str(error)}
     control.send(marshal.dumps(message))
     os._exit(125)

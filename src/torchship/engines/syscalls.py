@@ -9,32 +9,32 @@ since 2.36, so they are made by number. Every function raises `OSError` with the
 from __future__ import annotations
 
 import ctypes
+import errno
 import os
-from typing import Final
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _PIVOT_ROOT, _KEYCTL = {"x86_64": (155, 250), "aarch64": (41, 219)}[os.uname().machine]
 _OPEN_TREE, _MOVE_MOUNT, _FSOPEN, _FSCONFIG, _FSMOUNT, _MOUNT_SETATTR = 428, 429, 430, 431, 432, 442
 
-CLONE_NEWNS: Final = 0x00020000
-CLONE_NEWCGROUP: Final = 0x02000000
-CLONE_NEWUTS: Final = 0x04000000
-CLONE_NEWIPC: Final = 0x08000000
-CLONE_NEWUSER: Final = 0x10000000
-CLONE_NEWPID: Final = 0x20000000
-CLONE_NEWNET: Final = 0x40000000
+CLONE_NEWNS = 0x00020000
+CLONE_NEWCGROUP = 0x02000000
+CLONE_NEWUTS = 0x04000000
+CLONE_NEWIPC = 0x08000000
+CLONE_NEWUSER = 0x10000000
+CLONE_NEWPID = 0x20000000
+CLONE_NEWNET = 0x40000000
 
-MS_NOSUID: Final = 0x2
-MS_NODEV: Final = 0x4
-MS_REC: Final = 0x4000
-MS_PRIVATE: Final = 0x40000
+MS_NOSUID = 0x2
+MS_NODEV = 0x4
+MS_REC = 0x4000
+MS_PRIVATE = 0x40000
 _MNT_DETACH = 2
 
 # One set of bits for fsmount and mount_setattr
-RDONLY: Final = 0x1
-NOSUID: Final = 0x2
-NODEV: Final = 0x4
-NOEXEC: Final = 0x8
+RDONLY = 0x1
+NOSUID = 0x2
+NODEV = 0x4
+NOEXEC = 0x8
 
 _AT_FDCWD = -100
 _AT_RECURSIVE = 0x8000
@@ -146,8 +146,6 @@ def new_session_keyring() -> None:
     try:
         _syscall(_KEYCTL, "keyctl", _KEYCTL_JOIN_SESSION_KEYRING, None)
     except OSError as error:
-        import errno
-
         if error.errno != errno.ENOSYS:  # a kernel without keyrings holds no keys either
             raise
 

@@ -95,7 +95,7 @@ def _payload(source: Source, size: int) -> bytes:
 
 
 def _records(payload: bytes) -> dict[str, bytes]:
-    """Read pax records: ``LENGTH KEYWORD=VALUE\\n``, where the length counts all of it."""
+    """Read pax records: a length that counts all of it, KEYWORD=VALUE, and a newline."""
     found: dict[str, bytes] = {}
     while payload:
         digits, space, _ = payload.partition(b" ")

@@ -112,7 +112,7 @@ def _gunzipped(blob: BinaryIO) -> Iterator[bytes]:
     from isal import igzip, isal_zlib
 
     try:
-        with igzip.IGzipFile(fileobj=blob, mode="rb") as stream:
+        with igzip.open(blob, "rb") as stream:  # type: ignore[no-untyped-call]
             while piece := stream.read(CHUNK):
                 yield piece
     except (gzip.BadGzipFile, EOFError, isal_zlib.error) as error:  # type: ignore[misc] # its stub

@@ -1,0 +1,39 @@
+"""Which engine runs an image."""
+
+from __future__ import annotations
+
+from torchship.engines.native import Native
+from torchship.engines.request import Engine
+from torchship.errors import EngineError, UsageError
+from torchship.oci.store import Store
+
+AUTO = "auto"
+
+
+def engines(store: Store) -> tuple[Engine, ...]:
+    """Return every engine there is, in the order in which they are tried."""
+    return (Native(store),)
+
+
+def choose(name: str, store: Store) -> Engine:
+    """Return the engine of that name; ``auto`` takes the first that this machine has.
+
+    Raises `EngineError` that says what each one lacks, `UsageError` for an unknown name.
+    """
+    known = engines(store)
+    if name != AUTO:
+        for engine in known:
+            if engine.name == name:
+                return engine
+        names = ", ".join((AUTO, *(engine.name for engine in known)))
+        raise UsageError(f"there is no engine {name!r}", hint=f"use one of {names}")
+    lacks = []
+    for engine in known:
+        reason = engine.missing()
+        if reason is None:
+            return engine
+        lacks.append(f"{engine.name}: {reason}")
+    raise EngineError(
+        "no engine can run an image here: " + "; ".join(lacks),
+        hint="install Docker or Podman, or let ordinary users make user namespaces",
+    )

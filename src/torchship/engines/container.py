@@ -1,0 +1,186 @@
+"""Starting the sandbox from outside, and standing between it and the caller's terminal."""
+
+from __future__ import annotations
+
+import marshal
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import FrameType, MappingProxyType
+
+from torchship.engines.relay import Relay, Streams
+from torchship.engines.scratch import scratch_folder
+from torchship.engines.specification import Specification
+from torchship.engines.terminal import Terminal
+from torchship.errors import EngineError
+
+_BOOTSTRAP = (
+    "import sys; sys.path.insert(0, sys.argv.pop()); "
+    "from torchship.engines.sandbox import main; main()"
+)
+_PACKAGES = str(Path(__file__).parents[2])
+_FORWARDED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
+_HOSTS = "127.0.0.1 localhost\n::1 localhost ip6-localhost ip6-loopback\n127.0.0.1 {}\n"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bind:
+    """A path of the host that is seen in the container."""
+
+    source: Path
+    target: str
+    read_only: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Container:
+    """Everything that a sandbox is made of. ``layers`` are unpacked, the lowest first.
+
+    ``uid`` and ``gid`` are those inside, which stand for the caller's; ``scratch`` is where the
+    run keeps what it writes beside its mounts, on a file system that overlayfs can write to.
+    """
+
+    layers: Sequence[Path]
+    command: tuple[str, ...]
+    scratch: Path
+    environment: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    workdir: str = "/"
+    uid: int = 1000
+    gid: int = 1000
+    hostname: str = "torchship"
+    binds: tuple[Bind, ...] = ()
+    network: bool = False
+    processors: int | None = None
+    prefix: tuple[str, ...] = ()
+    """A command of the host that starts the sandbox under limits."""
+
+
+def run(container: Container, streams: Streams) -> int:
+    """Run a container to its end; return its exit status, 128 + N after signal N."""
+    with ExitStack() as stack:
+        scratch = stack.enter_context(scratch_folder(container.scratch))
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        stack.enter_context(ours)
+        process, relay = _spawn(container, streams, scratch, theirs)
+        stack.callback(_end, process)
+        theirs.close()
+        stack.callback(relay.close)
+        stack.enter_context(_signals_to(ours, process))
+        status = relay.until_exit(ours)
+        code = process.wait()
+        # 125 stands for a sandbox that could not say what went wrong
+        return status if status is not None else 128 - code if code < 0 else code
+
+
+def _spawn(
+    container: Container, streams: Streams, scratch: Path, control: socket.socket
+) -> tuple[subprocess.Popen[bytes], Relay]:
+    terminal = streams.terminal
+    specification = os.memfd_create("specification")
+    try:
+        with os.fdopen(specification, "wb", closefd=False) as stream:
+            stream.write(marshal.dumps(dict(_specification(container, scratch, terminal))))
+        os.lseek(specification, 0, os.SEEK_SET)
+        passed = (specification, control.fileno())
+        interpreter = (sys.executable, "-I", "-S", "-c", _BOOTSTRAP)
+        piped = terminal is None
+        process = subprocess.Popen(
+            (*container.prefix, *interpreter, *map(str, passed), _PACKAGES),
+            stdin=subprocess.PIPE if piped and streams.stdin is not None else subprocess.DEVNULL,
+            stdout=subprocess.PIPE if piped else subprocess.DEVNULL,
+            stderr=subprocess.PIPE if piped else subprocess.DEVNULL,
+            pass_fds=passed,
+            env={},
+            start_new_session=True,
+        )
+    except FileNotFoundError as error:
+        raise EngineError(f"the sandbox could not be started: {error}") from error
+    finally:
+        os.close(specification)
+    return process, Relay(streams, process)
+
+
+def _specification(container: Container, scratch: Path, terminal: Terminal | None) -> Specification:
+    layers = tuple(reversed(container.layers))
+    for name in ("l", "upper", "work", "root"):
+        (scratch / name).mkdir()
+    for number, layer in enumerate(layers):
+        (scratch / "l" / str(number)).symlink_to(layer)
+    files = {
+        "/etc/hosts": _HOSTS.format(container.hostname).encode(),
+        "/etc/hostname": f"{container.hostname}\n".encode(),
+    }
+    if container.network:
+        for name in ("/etc/hosts", "/etc/resolv.conf"):
+            if Path(name).exists():
+                files[name] = Path(name).read_bytes()
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return {
+        "uid": container.uid,
+        "gid": container.gid,
+        "hostname": container.hostname,
+        "network": container.network,
+        "root": {
+            "scratch": str(scratch),
+            "layers": len(layers),
+            # Half the machine's memory, as Linux gives /dev/shm; Docker's 64 MB is too small
+            # for the workers of a DataLoader
+            "shared_memory": memory // 2,
+            "mounts": [(str(bind.source), bind.target, bind.read_only) for bind in container.binds],
+            "files": files,
+            "folders": [container.workdir, "/tmp"],  # noqa: S108 (in the container)
+        },
+        "command": [os.fsencode(word) for word in container.command],
+        "environment": {
+            os.fsencode(name): os.fsencode(value) for name, value in container.environment.items()
+        },
+        "workdir": os.fsencode(container.workdir),
+        "terminal": terminal.size() if terminal else None,
+        "processors": _chosen(container.processors),
+    }
+
+
+def _chosen(processors: int | None) -> list[int] | None:
+    """Choose processors among those that this process may use."""
+    if processors is None:
+        return None
+    return sorted(os.sched_getaffinity(0))[:processors]
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    if process.poll() is None:
+        process.kill()
+    process.wait()
+
+
+@contextmanager
+def _signals_to(control: socket.socket, process: subprocess.Popen[bytes]) -> Iterator[None]:
+    """Pass signals on to the program; a second Ctrl-C ends it at once."""
+    interrupted = 0
+
+    def forward(number: int, _frame: FrameType | None) -> None:
+        nonlocal interrupted
+        interrupted += number == signal.SIGINT
+        try:
+            control.send(
+                bytes([signal.SIGKILL if interrupted > 1 else number]), socket.MSG_DONTWAIT
+            )
+        except OSError:
+            process.kill()  # it ended a moment ago, or hears nothing any more
+
+    if threading.current_thread() is not threading.main_thread():
+        yield  # Python delivers signals to the main thread alone: its owner decides there
+        return
+    before = {number: signal.signal(number, forward) for number in _FORWARDED}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

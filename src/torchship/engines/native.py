@@ -1,0 +1,153 @@
+"""The native engine: an image runs on a bare Linux, without root, Docker or Podman."""
+
+from __future__ import annotations
+
+import math
+import os
+import threading
+from collections.abc import Sequence
+from contextlib import ExitStack
+from pathlib import Path
+
+from torchship.engines import container, namespaces, unpack, users
+from torchship.engines.container import Bind, Container
+from torchship.engines.memory import limited
+from torchship.engines.relay import StartError, Streams
+from torchship.engines.request import OUTPUT, Request
+from torchship.engines.terminal import Terminal
+from torchship.errors import EngineError
+from torchship.layers.layer import Layer
+from torchship.oci.store import Store
+from torchship.platform import Platform
+
+MAX_LAYERS = 500
+"""Linux takes no more in one overlay (fs/overlayfs); Docker stops at 127."""
+
+_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+
+class Native:
+    """Runs images of a store in namespaces of its own."""
+
+    name = "native"
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    def missing(self) -> str | None:
+        """Say why no container can be started here; None where one can."""
+        found = namespaces.obstacle()
+        return None if found is None else found.reason
+
+    def run(self, request: Request) -> int:
+        """Unpack what is not unpacked yet, run, and return the exit status.
+
+        Raises `EngineError` where the program cannot be started, `LayerError` for an image
+        that would harm this machine.
+        """
+        _check(request)
+        layers = self._unpacked(request.image.layers)
+        user = users.resolve(request.image.user, layers)
+        with ExitStack() as stack:
+            log = stack.enter_context(request.log.open("wb")) if request.log else None
+            streams = Streams(
+                stdin=0 if request.interactive else None,
+                stdout=request.stdout,
+                stderr=request.stderr,
+                log=log,
+                terminal=Terminal(0) if request.tty else None,
+            )
+            box = Container(
+                layers=layers,
+                command=request.image.entrypoint + (request.command or request.image.command),
+                scratch=self._store.home / "scratch",
+                environment=_environment(request, user),
+                workdir=request.image.workdir or "/",
+                uid=user.uid,
+                gid=user.gid,
+                hostname=request.image.descriptor.digest.short,
+                binds=_binds(request),
+                network=request.network,
+                processors=math.ceil(request.processors) if request.processors else None,
+                prefix=stack.enter_context(limited(request.memory)),
+            )
+            try:
+                return container.run(box, streams)
+            except StartError as error:
+                raise explained(error) from error
+
+    def _unpacked(self, layers: Sequence[Layer]) -> tuple[Path, ...]:
+        store = self._store
+        folders = unpack.unpack_all(
+            layers, lambda layer: store.open_blob(layer.digest), store.unpacked
+        )
+        # The disk is written to while the program runs; if it ends first, the next run goes on
+        threading.Thread(
+            target=unpack.settle, args=(store.unpacked, layers), name="settle", daemon=True
+        ).start()
+        return folders
+
+
+def explained(error: StartError) -> EngineError:
+    """Turn what the sandbox reported into what the user can do about it."""
+    if error.stage == "program":
+        return EngineError(
+            f"the image's program could not be started: {error.detail}",
+            hint="check the command, and that the image has it",
+        )
+    if error.stage == "namespaces":
+        known = namespaces.explain(error.detail)
+        return EngineError(known.reason, hint=known.hint)
+    if "mount overlay" in error.detail:
+        return EngineError(
+            f"the image's layers could not be stacked: {error.detail}",
+            hint="set TORCHSHIP_HOME to a folder on ext4, xfs or btrfs, "
+            "or use `--engine docker` or `--engine podman`",
+        )
+    found = namespaces.obstacle()
+    if found is not None:
+        return EngineError(found.reason, hint=found.hint)
+    return EngineError(
+        f"the container could not be started: {error.stage}: {error.detail}",
+        hint="use another engine: `--engine docker` or `--engine podman`",
+    )
+
+
+def _check(request: Request) -> None:
+    image = request.image
+    if not image.platform.is_host:
+        raise EngineError(
+            f"the image is for {image.platform}, and this machine runs {Platform.host()}",
+            hint="build it for this platform, or use an engine that emulates others",
+        )
+    if not request.command and not image.command and not image.entrypoint:
+        raise EngineError("the image names no command", hint="give one after `--`")
+    if len(image.layers) > MAX_LAYERS:
+        raise EngineError(f"the image has {len(image.layers)} layers, more than {MAX_LAYERS}")
+    if not image.layers:
+        raise EngineError("the image has no layers: there is nothing in it to run")
+
+
+def _environment(request: Request, user: users.User) -> dict[str, str]:
+    found = {
+        "PATH": _PATH,
+        "HOME": user.home,
+        "HOSTNAME": request.image.descriptor.digest.short,
+        **request.image.environment,
+        **request.environment,
+    }
+    if request.tty:
+        # How to draw on the caller's terminal is all that is taken from their environment
+        found.setdefault("TERM", os.environ.get("TERM", "xterm"))
+    return found
+
+
+def _binds(request: Request) -> tuple[Bind, ...]:
+    asked = [
+        Bind(source=mount.source, target=mount.target, read_only=mount.read_only)
+        for mount in request.mounts
+    ]
+    if request.output is not None:
+        asked.append(Bind(source=request.output.absolute(), target=OUTPUT, read_only=False))
+    # Parents first: a mount would hide what stands below it
+    return tuple(sorted(asked, key=lambda bind: bind.target.rstrip("/").count("/")))

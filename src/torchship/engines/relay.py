@@ -1,0 +1,204 @@
+"""Between the caller's streams and a program in a sandbox: bytes, its terminal, its end."""
+
+from __future__ import annotations
+
+import array
+import errno
+import marshal
+import os
+import select
+import socket
+import subprocess
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass
+from typing import Any, BinaryIO
+
+from torchship.engines.terminal import Terminal
+from torchship.errors import EngineError
+
+_BLOCK = 1 << 16
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Streams:
+    """Where the program's standard streams lead: descriptors, and a copy of all it prints."""
+
+    stdin: int | None = None
+    stdout: int = 1
+    stderr: int = 2
+    log: BinaryIO | None = None
+    terminal: Terminal | None = None
+
+
+class StartError(EngineError):
+    """The sandbox could not be set up: ``stage`` and ``detail`` say where and how."""
+
+    stage = ""
+    detail = ""
+
+
+class Relay:
+    """Copies between the caller's streams and the program's until both ends are done."""
+
+    def __init__(self, streams: Streams, process: subprocess.Popen[bytes]) -> None:
+        self._streams = streams
+        self._poll = select.poll()
+        self._sinks: dict[int, int] = {}
+        self._master: int | None = None
+        self._input: int | None = None
+        self._waiting = b""  # what the program has not yet taken of its input
+        self._files = [pipe for pipe in (process.stdin, process.stdout, process.stderr) if pipe]
+        if process.stdout and process.stderr:
+            self._source(process.stdout.fileno(), streams.stdout)
+            self._source(process.stderr.fileno(), streams.stderr)
+        if process.stdin and streams.stdin is not None:
+            self._feed(process.stdin.fileno())
+
+    def close(self) -> None:
+        """Close the program's ends."""
+        for pipe in self._files:
+            pipe.close()
+        if self._master is not None:
+            os.close(self._master)
+
+    def until_exit(self, control: socket.socket) -> int | None:
+        """Copy until the program has ended and all that it printed is through.
+
+        Returns its exit status; None where the sandbox was killed. Raises `StartError`.
+        """
+        status: int | None = None
+        alive = True
+        self._poll.register(control, select.POLLIN)
+        with ExitStack() as stack:
+            while alive or self._sinks:
+                for descriptor, events in self._poll.poll():
+                    if descriptor != control.fileno():
+                        self._copy(descriptor, events)
+                        continue
+                    message = self._hear(control, stack)
+                    if message is None:
+                        alive = False
+                        self._poll.unregister(control)
+                        self._stop_feeding()
+                    else:
+                        status = message.get("status", status)
+        return status
+
+    def _hear(self, control: socket.socket, stack: ExitStack) -> dict[str, Any] | None:
+        space = socket.CMSG_SPACE(array.array("i").itemsize)
+        try:
+            data, extra, _, _ = control.recvmsg(_BLOCK, space)
+        except ConnectionResetError:
+            return None
+        if not data:
+            return None
+        message: dict[str, Any] = marshal.loads(data)  # noqa: S302 (from our own child)
+        if "stage" in message:
+            error = StartError(f"the container could not be started: {message['error']}")
+            error.stage, error.detail = message["stage"], message["error"]
+            raise error
+        if extra and self._streams.terminal is not None:
+            rights = array.array("i", extra[0][2])
+            self._master = rights[0]
+            self._source(self._master, self._streams.stdout)
+            if self._streams.stdin is not None:
+                self._feed(self._master)
+            stack.enter_context(self._streams.terminal.attached(self._master))
+        return message
+
+    def _source(self, source: int, sink: int) -> None:
+        self._sinks[source] = sink
+        self._poll.register(source, select.POLLIN)
+
+    def _feed(self, target: int) -> None:
+        assert self._streams.stdin is not None
+        os.set_blocking(target, False)
+        self._input = target
+        self._poll.register(self._streams.stdin, select.POLLIN)
+
+    def _copy(self, descriptor: int, events: int) -> None:
+        if descriptor == self._streams.stdin and self._input is not None:
+            self._take_input()
+        elif descriptor == self._input and events & (select.POLLOUT | select.POLLERR):
+            self._give_input()
+            if descriptor in self._sinks and events & (select.POLLIN | select.POLLHUP):
+                self._print(descriptor)
+        elif descriptor in self._sinks:
+            self._print(descriptor)
+
+    def _print(self, source: int) -> None:
+        try:
+            data = os.read(source, _BLOCK)
+        except BlockingIOError:
+            return
+        except OSError as error:
+            if error.errno != errno.EIO:  # a terminal that nobody has open any more
+                raise
+            data = b""
+        if not data:
+            self._poll.unregister(source)
+            del self._sinks[source]
+            return
+        if self._streams.log is not None:
+            self._streams.log.write(data)
+        _write_all(self._sinks[source], data)
+
+    def _take_input(self) -> None:
+        assert self._streams.stdin is not None and self._input is not None
+        data = os.read(self._streams.stdin, _BLOCK)
+        self._poll.unregister(self._streams.stdin)
+        if not data:
+            self._end_input()
+            return
+        self._waiting = data
+        self._give_input()
+
+    def _give_input(self) -> None:
+        assert self._streams.stdin is not None and self._input is not None
+        try:
+            self._waiting = self._waiting[os.write(self._input, self._waiting) :]
+        except BlockingIOError:
+            pass
+        except BrokenPipeError:  # the program reads no more
+            self._stop_feeding()
+            return
+        terminal = self._input in self._sinks
+        if self._waiting:
+            self._poll.register(self._input, select.POLLOUT | (select.POLLIN if terminal else 0))
+            return
+        if terminal:
+            self._poll.register(self._input, select.POLLIN)
+        else:
+            self._forget(self._input)
+        self._poll.register(self._streams.stdin, select.POLLIN)
+
+    def _end_input(self) -> None:
+        if self._input in self._sinks:
+            assert self._input is not None
+            os.write(self._input, b"\x04")  # end of file, in a terminal's words
+            self._input = None
+        else:
+            self._stop_feeding()
+
+    def _stop_feeding(self) -> None:
+        if self._input is None:
+            return
+        assert self._streams.stdin is not None
+        self._forget(self._streams.stdin)
+        if self._input not in self._sinks:
+            self._forget(self._input)
+            for pipe in self._files:
+                if pipe.fileno() == self._input:
+                    self._files.remove(pipe)
+                    pipe.close()
+                    break
+        self._input = None
+
+    def _forget(self, descriptor: int) -> None:
+        with suppress(KeyError):  # it is registered only while something is awaited from it
+            self._poll.unregister(descriptor)
+
+
+def _write_all(descriptor: int, data: bytes) -> None:
+    while data:
+        data = data[os.write(descriptor, data) :]
