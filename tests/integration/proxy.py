@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from urllib.parse import urlsplit
 
 _PIECE = 1 << 16
 
@@ -46,6 +47,7 @@ class FaultProxy:
     rules: list[Rule] = field(default_factory=list)
     seen: list[Seen] = field(default_factory=list)
     fired: int = 0
+    states: dict[str, str] = field(default_factory=dict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def on(self, method: str, path: str, act: Callable[[Exchange], None], *, times: int = 1):
@@ -119,7 +121,9 @@ class Exchange(BaseHTTPRequestHandler):
     def upstream(self, most: int | None = None) -> http.client.HTTPConnection:
         """Send the request on, with at most ``most`` bytes of its body."""
         connection = http.client.HTTPConnection(self.proxy.upstream, timeout=30)
-        connection.putrequest(self.command, self.path, skip_host=True, skip_accept_encoding=True)
+        bare = self.path.partition("?")[0]
+        path = self.proxy.states.pop(bare, self.path) if self.command == "GET" else self.path
+        connection.putrequest(self.command, path, skip_host=True, skip_accept_encoding=True)
         for name, value in self.headers.items():
             if name.lower() != "connection":
                 connection.putheader(name, value)
@@ -190,6 +194,53 @@ def changed(change: Callable[[bytes], bytes]):
 def cut_answer(after: int):
     """Pass on, but cut the connection after so many bytes of the answer's body."""
     return lambda exchange: _pass_on(exchange, after)
+
+
+def _part_arrives(exchange: Exchange, after: int) -> None:
+    """Hand the first bytes of an upload on as a whole chunk, and drop the rest.
+
+    distribution 2.8 itself cannot resume an upload that was cut within a request: it signs the
+    offset into the upload's address, and refuses the old one. Others can, so this makes it
+    look as if it could: the next question for the upload's state gets the new address.
+    """
+    bare, _, query = exchange.path.partition("?")
+    state = re.sub(r"&?digest=[^&]*", "", query)
+    connection = http.client.HTTPConnection(exchange.proxy.upstream, timeout=30)
+    headers = {
+        name: value
+        for name, value in exchange.headers.items()
+        if name.lower() not in ("connection", "content-length", "content-range")
+    }
+    part = b"".join(exchange.body(after))
+    connection.request("PATCH", f"{bare}?{state}", part, headers)
+    response = connection.getresponse()
+    response.read()
+    assert response.status == 202, response.status
+    location = urlsplit(response.headers["Location"])
+    exchange.proxy.states[bare] = f"{location.path}?{location.query}"
+    connection.close()
+
+
+def cut_resumably(after: int):
+    """Let so many bytes of an upload arrive for good, then cut the connection."""
+
+    def act(exchange: Exchange) -> None:
+        _part_arrives(exchange, after)
+        exchange.hang_up()
+
+    return act
+
+
+def refused_resumably(after: int, status: int, headers: Mapping[str, str] | None = None):
+    """Let so many bytes of an upload arrive for good, then answer with an error."""
+
+    def act(exchange: Exchange) -> None:
+        _part_arrives(exchange, after)
+        for _ in exchange.body():
+            pass
+        answered(status, headers)(exchange)
+
+    return act
 
 
 def cut_request(after: int):

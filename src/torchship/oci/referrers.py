@@ -24,6 +24,8 @@ _UNAVAILABLE = frozenset({400, 404, 405, 501})
 _ROUNDS = 8
 """Writers of one tag that may come between: each round, one of them gets through."""
 
+_SHORTEST = 0.03  # seconds that reading and writing a tag take elsewhere, if not here
+
 
 def referrers(
     registry: Registry, repository: str, subject: Digest, artifact_type: str | None = None
@@ -55,14 +57,17 @@ def attach(
     if answer.headers.get("OCI-Subject") is not None:
         return
     tag = _tag(registry, repository, subject)
-    for round_ in range(_ROUNDS):
+    for _ in range(_ROUNDS):
+        began = time.monotonic()
         present = _read(registry, tag)
         if any(entry.digest == descriptor.digest for entry in present):
             return
         document = _index((*present, descriptor))
         registry.put_manifest(tag, document, OCI_INDEX)
-        # Others may be writing too: look again a little later, each at another time.
-        time.sleep(random.uniform(0.0, 0.05) * round_)  # noqa: S311 (spreads load)
+        # Whoever read the list before we wrote it will write it without us. Look again when
+        # they have: after longer than it takes to read and write, each at another time.
+        took = time.monotonic() - began
+        time.sleep(random.uniform(2.0, 4.0) * max(took, _SHORTEST))  # noqa: S311 (spreads load)
         if any(entry.digest == descriptor.digest for entry in _read(registry, tag)):
             return
     raise RegistryError(

@@ -90,8 +90,8 @@ class Authorizer:
         Raises `RegistryError` where there is nothing better to offer than what was refused.
         """
         with self._lock:
-            if refused is not None and self._authorization(scopes) != refused:
-                return  # another thread has renewed it meanwhile
+            if self._challenge is not None and self._authorization(scopes) != refused:
+                return  # another thread has answered the challenge meanwhile
             offered = challenges(challenge or "")
             chosen = offered.get("bearer") or offered.get("basic")
             if chosen is None:
