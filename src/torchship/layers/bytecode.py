@@ -91,7 +91,7 @@ class BytecodeRecipe:
         site = site_packages(self.python)
         left_out = prune.matcher(self.prune)
         wheels = self._sorted()
-        sources = []
+        sources: dict[str, _Source] = {}
         for number, pin in enumerate(wheels):
             with WheelZip(materials.files[pin.digest], pin.filename) as wheel:
                 names = [member.name for member in wheel.members]
@@ -99,9 +99,17 @@ class BytecodeRecipe:
                 below = _installed(name)
                 if below is not None and below.endswith(".py") and not left_out(below):
                     path = f"/{site}/{below}"
-                    sources.append(_Source(archive=number, member=name, below=below, path=path))
+                    # Of two wheels with one path, the later is installed (layers/wheel.py).
+                    sources[path] = _Source(archive=number, member=name, below=below, path=path)
         zips = [materials.files[pin.digest] for pin in wheels]
-        _compile(archive, materials, sources=sources, zips=zips, mode=self.mode, python=self.python)
+        _compile(
+            archive,
+            materials,
+            sources=list(sources.values()),
+            zips=zips,
+            mode=self.mode,
+            python=self.python,
+        )
 
     def _sorted(self) -> list[WheelPin]:
         return sorted(self.wheels, key=lambda pin: (pin.name, pin.filename))
