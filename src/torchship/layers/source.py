@@ -102,6 +102,11 @@ def collect(
     return tuple(sorted(files, key=lambda file: file.path.encode()))
 
 
+def large(files: Iterable[SourceFile]) -> tuple[SourceFile, ...]:
+    """Return the files that are better pinned as data: every edit uploads all of the source."""
+    return tuple(file for file in files if file.size >= LARGE)
+
+
 def digest(files: Iterable[SourceFile]) -> Digest:
     """Return the digest of the tree: paths, modes and contents, nothing else."""
     return Digest.of(canonical.encode([file.as_json() for file in files]))
@@ -243,6 +248,8 @@ def _open(root: Path, path: str) -> BinaryIO:
         return os.fdopen(os.open(root / path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC), "rb")
     except FileNotFoundError:
         raise ProjectError(f"{path} is gone: it was there a moment ago") from None
+    except OSError as fault:
+        raise ProjectError(f"{path} cannot be read ({fault.strerror})") from None
 
 
 def _target(root: Path, path: str) -> str:
@@ -251,7 +258,8 @@ def _target(root: Path, path: str) -> str:
     # Both as it is written and as it resolves: the image has other things around it.
     inside = os.path.normpath(f"{path}/../{target}")
     outside = target.startswith("/") or inside.split("/")[0] == ".."
-    if outside or not (root / path).resolve().is_relative_to(root.resolve()):
+    real = Path(os.path.realpath(root / path))
+    if outside or not real.is_relative_to(os.path.realpath(root)):
         raise ProjectError(f"the link {path} points out of the project, to {target}")
     try:
         target.encode("utf-8")

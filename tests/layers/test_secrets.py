@@ -1,0 +1,133 @@
+"""What looks like a secret, and what only mentions one."""
+
+import base64
+import json
+import random
+import string
+
+import pytest
+
+from torchship.errors import SecretFound
+from torchship.layers import secrets
+
+_random = random.Random(7)
+
+
+def made(prefix, length, alphabet=string.ascii_letters + string.digits):
+    """Return a token that nobody issued: written here in two parts, so that no scanner minds."""
+    return (prefix + "".join(_random.choices(alphabet, k=length - 1)) + "7").encode()
+
+
+KEY = base64.b64encode(bytes(range(200)))
+LINE = "-----{} {}PRIVATE KEY-----"
+
+
+def pem(kind=""):
+    """Return a private key that opens nothing."""
+    head, tail = LINE.format("BEGIN", kind).encode(), LINE.format("END", kind).encode()
+    return head + b"\n" + KEY + b"\n" + tail + b"\n"
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        ".env", ".env.local", "deploy/.env.production", ".netrc", ".pypirc", "id_rsa",
+        "keys/id_ed25519", ".git-credentials", "home/.aws/credentials", ".kaggle/kaggle.json",
+        "application_default_credentials.json", "pass.kdbx", ".cache/huggingface/token",
+    ],
+)  # fmt: skip
+def test_names_that_say_it_all(path):
+    """Such a file is a secret whatever is in it."""
+    assert secrets.by_name(path)
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        ".env.example", ".env.template", "main.py", "env.py", ".envrc.md", "id_rsa.pub",
+        "environment.yml", "credentials.py", "tokenizer.json", "kaggle.json.md", "secrets.py",
+        "data/token.txt", ".github/workflows/test.yml",
+    ],
+)  # fmt: skip
+def test_names_that_only_sound_alike(path):
+    """Examples, public keys and code are no secrets by their names."""
+    assert secrets.by_name(path) is None
+
+
+@pytest.mark.parametrize(
+    ("path", "data"),
+    [
+        ("key.pem", pem()),
+        ("key", pem("RSA ")),
+        ("server.txt", b"x = 1\n" + pem("EC ")),
+        ("ssh", pem("OPENSSH ")),
+        (
+            "account.json",
+            json.dumps({"type": "service_account", "private_key": pem().decode()}).encode(),
+        ),
+        ("train.py", b"key = '" + made("AKIA", 16, "ABCDEFGHIJKLMNOPQRSTUVWXYZ234567") + b"'"),
+        ("train.py", b"token='" + made("hf_", 34) + b"'"),
+        ("a.yml", b"token: " + made("ghp_", 36)),
+        ("a.yml", b"token: " + made("github_pat_", 82)),
+        ("a.yml", b"token: " + made("glpat-", 20)),
+        ("a.py", b"openai.api_key = '" + made("sk-", 48) + b"'"),
+        ("a.py", b"k='" + made("sk-proj-", 60) + b"'"),
+        ("a.py", b"k='" + made("xoxb-", 40) + b"'"),
+        (".npmrc", b"//host/:_authToken=" + made("", 30)),
+        ("up.sh", b"-p " + made("pypi-AgE", 100)),
+        (".docker/config.json", b'{"auths": {"host": {"auth": "dXNlcjpwYXNz"}}}'),
+        ("kubeconfig", b"users:\n- name: me\n  user:\n    token: abcdef\n"),
+        ("adc.json", b'{"type": "authorized_user", "refresh_token": "1//x"}'),
+    ],
+    ids=str,
+)
+def test_contents_that_are_secrets(path, data):
+    """Keys and tokens are found in any small text."""
+    assert secrets.by_content(path, data)
+
+
+@pytest.mark.parametrize(
+    ("path", "data"),
+    [
+        ("README.md", b"Set HF_TOKEN=hf_xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx before you start."),
+        ("README.md", b"export OPENAI_API_KEY=sk-..."),
+        ("README.md", b"AKIAIOSFODNN7EXAMPLE is what the tutorial says"),
+        ("ssl.py", b"if data.startswith(b'-----BEGIN PRIVATE KEY-----'):"),
+        ("cert.pem", b"-----BEGIN CERTIFICATE-----\n" + KEY),
+        ("pub.pem", b"-----BEGIN PUBLIC KEY-----\n" + KEY),
+        ("style.css", b".task-list-item-checkbox-and-some-more-long-class-names-here {}"),
+        ("css.css", b".sk-toggleable__content-and-a-very-long-class-name-of-sklearn-html {}"),
+        ("nb.ipynb", b"#sk-container-id-1 div.sk-label-container:hover label.sk-toggleable__x"),
+        (".npmrc", b"//host/:_authToken=${NPM_TOKEN_FROM_ENVIRONMENT}"),
+        ("config.json", b'{"auths": {}, "private_key": null}'),
+        ("config.json", b'{"auths": {"host": {}}, "credsStore": "desktop"}'),
+        ("config.json", b'not json "auths"'),
+        ("weights.bin", b"\0" + made("hf_", 34)),
+        ("vocab.txt", b"hf_ sk- ghp_ AKIA\n" * 100),
+        ("digests.txt", b"sha256:" + b"0123456789abcdef" * 4),
+        ("empty", b""),
+    ],
+    ids=str,
+)
+def test_contents_that_only_mention_secrets(path, data):
+    """Placeholders, public halves, class names and binaries are none."""
+    assert secrets.by_content(path, data) is None
+
+
+def test_all_findings_are_in_one_error():
+    """The user mends all of them at once, and is told how."""
+    with pytest.raises(SecretFound) as raised:
+        secrets.refuse(
+            [
+                secrets.Finding(path="b/.env", reason="environment"),
+                secrets.Finding(path="a.pem", reason="a private key"),
+            ]
+        )
+    assert "a.pem (a private key); b/.env (environment)" in raised.value.message
+    assert 'allow = ["a.pem", "b/.env"]' in raised.value.hint
+    assert ".dockerignore" in raised.value.hint
+
+
+def test_nothing_found_is_nothing_raised():
+    """Most projects have none."""
+    secrets.refuse([])
