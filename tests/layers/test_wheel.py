@@ -6,13 +6,16 @@ import base64
 import csv
 import hashlib
 import io
+import sys
 import tarfile
+from dataclasses import replace
 
 import pytest
 from tests.layers.wheels import NAME, WHEEL, File, members, pinned, zipped
 
 from torchship.errors import WheelError
 from torchship.layers.archive import Archive
+from torchship.layers.bytecode import BytecodeRecipe
 from torchship.layers.layer import Materials, key
 from torchship.layers.wheel import WheelsRecipe
 
@@ -300,3 +303,14 @@ def test_what_a_recipe_says_of_itself(tmp_path):
     assert recipe.title == "w0 1, w1 1, w2 1, w3 1 and 2 more"
     assert set(recipe.needs) == set(materials.files)
     assert all(str(digest) in str(recipe.origin) for digest in recipe.needs)
+
+
+def test_the_bytecode_is_of_the_file_that_wins(tmp_path, this_python):
+    """Where two wheels share a module, the bytecode layer holds that of the later one, once."""
+    recipe, materials = _recipe(tmp_path, _part("aaa", b"first"), _part("bbb", b"second"))
+    python = ".".join(map(str, sys.version_info[:3]))
+    compiled = BytecodeRecipe(wheels=recipe.wheels, prune=(), python=python, mode="all")
+    layer = _layer(compiled, replace(materials, interpreter=this_python))
+    with tarfile.open(fileobj=io.BytesIO(layer)) as tar:
+        (only,) = (tar.extractfile(info).read() for info in tar if info.isreg())
+    assert b"second" in only
