@@ -45,7 +45,7 @@ from torchship.platform import Platform
 from torchship.progress import Progress
 from torchship.project.fetch import exists
 from torchship.project.lock import PackagePin
-from torchship.project.sources import MIRROR, Entry, chosen, configured, machine
+from torchship.project.sources import ETC, MIRROR, Entry, chosen, configured, machine
 
 BASE_PACKAGES = (
     "bash",
@@ -96,12 +96,13 @@ def resolve(
     *,
     state: Path,
     progress: Progress,
+    etc: Path = ETC,
 ) -> tuple[PackagePin, ...]:
     """Return the pins of ``packages`` and of all that they need, sorted by name.
 
     ``packages`` are names, or ``name=version``; recommended packages are left out. ``state``
     is a folder of torchship's own, where package lists are kept: later calls only ask the
-    mirror whether they are still current.
+    mirror whether they are still current. ``etc`` is the folder of the machine's apt entries.
 
     Raises `ResolveError` where there is no ``apt-get``, where no mirror of the suite is known
     or answers, and where packages are unknown or do not fit together.
@@ -110,14 +111,16 @@ def resolve(
     for name in names:
         if not _NAME.fullmatch(name):
             raise ResolveError(f"{name!r} is not the name of a Debian package")
-    apt = _prepare(suite, platform, state=state)
+    apt = _prepare(suite, platform, state=state, etc=etc)
     with FileLock(apt.folder / "lock"):
         progress.say(f"resolving Debian {suite} packages for {platform}")
         _update(apt, suite)
-        answer = apt.call("apt-get", "install", "-qq", "-y", "--print-uris", *names)
+        # One -q only: two would leave out which dependency cannot be met.
+        answer = apt.call("apt-get", "install", "-q", "-y", "--print-uris", *names)
     if answer.returncode != 0:
         raise _refusal(answer, suite, platform)
-    pins = (_pin(line, apt, platform) for line in answer.stdout.splitlines() if line.strip())
+    lines = [line for line in answer.stdout.splitlines() if line.startswith("'")]
+    pins = (_pin(line, apt, platform) for line in lines)
     return tuple(sorted(pins, key=lambda pin: pin.name))
 
 
@@ -128,7 +131,7 @@ def newest(
 
     Raises `ResolveError` as `resolve` does.
     """
-    apt = _prepare(suite, platform, state=state)
+    apt = _prepare(suite, platform, state=state, etc=ETC)
     with FileLock(apt.folder / "lock"):
         _update(apt, suite)
         answer = apt.call("apt-cache", "show", "--no-all-versions", *sorted(set(names)))
@@ -175,14 +178,16 @@ class _Apt:
         )
 
 
-def _prepare(suite: str, platform: Platform, *, state: Path) -> _Apt:
+def _prepare(suite: str, platform: Platform, *, state: Path, etc: Path) -> _Apt:
     if shutil.which("apt-get") is None:
         raise ResolveError(
             f"Debian packages of {suite} cannot be resolved: this machine has no apt-get",
             hint='set base = "python:3.11-slim" in [tool.torchship], or lock on a Debian machine',
         )
     roots = configured()
-    entries = tuple(e for e in chosen(suite, roots) if _served(e)) if roots else machine(suite)
+    entries = (
+        tuple(e for e in chosen(suite, roots) if _served(e)) if roots else machine(suite, etc=etc)
+    )
     if not any(entry.suite == suite for entry in entries):
         where = f"{MIRROR} serves no" if roots else "apt on this machine has no entry for"
         raise ResolveError(
@@ -287,7 +292,7 @@ def _refusal(
 def _complaint(answer: subprocess.CompletedProcess[str]) -> str:
     lines = [line.strip() for line in (answer.stdout + answer.stderr).splitlines()]
     errors = [line[2:].strip() for line in lines if line.startswith("E:")]
-    depends = [line for line in lines if " : Depends:" in line or " : PreDepends:" in line]
+    depends = [line for line in lines if re.search(r"\b(Pre)?Depends: ", line)]
     chosen = dict.fromkeys([*depends, *errors] or lines[-3:])
     return "; ".join(_without_secrets(line) for line in chosen) or f"exit {answer.returncode}"
 

@@ -156,7 +156,7 @@ def told(failures: Mapping[str, tuple[Failure, ...]]) -> str:
     """Return one message about files that could not be had, by name: what was tried."""
     lines = []
     for name, tried in sorted(failures.items()):
-        reasons = "; ".join(map(str, tried)) or "no source is known"
+        reasons = "; ".join(map(str, tried)) or "no source has it"
         lines.append(f"{name} ({reasons})")
     return f"could not fetch {', '.join(lines)}"
 

@@ -20,7 +20,7 @@ from torchship.digest import Digest
 from torchship.errors import DataUnavailable, FetchError, LockError, MovedOn, ResolveError
 from torchship.platform import Platform
 from torchship.progress import Progress
-from torchship.project import apt
+from torchship.project import apt, pip
 from torchship.project.fetch import Failure, Wanted, attempt, local, told
 from torchship.project.lock import DataPin, Lock, PackagePin, PlatformLock, WheelPin
 from torchship.project.mirrors import Mirrors
@@ -59,12 +59,14 @@ def gather(
     missing = tuple(pin for pin in pins if pin.digest not in found)
     if not missing:
         return found
+    progress.say(f"fetching {len(missing)} files")
     sources = _sources(missing, project=project, lock=lock, pinned=pinned)
     outcome = attempt(
         [replace(asked[digest], sources=addresses) for digest, addresses in sources.items()],
         downloads=downloads,
         mirrors=mirrors,
         progress=progress,
+        certificates=_certificates(),
     )
     if outcome.failures:
         failed = {
@@ -93,12 +95,12 @@ def _wanted(pin: Pin) -> Wanted:
 def _sources(
     pins: Sequence[Pin], *, project: Project, lock: Lock, pinned: PlatformLock
 ) -> Mapping[Digest, tuple[str, ...]]:
-    wheels = tuple(pin for pin in pins if isinstance(pin, WheelPin))
+    built = tuple(pin for pin in pins if isinstance(pin, WheelPin))
     packages = tuple(pin for pin in pins if isinstance(pin, PackagePin))
     found: dict[Digest, tuple[str, ...]] = {}
-    if wheels:
-        located = locate(wheels, pinned.platform, pinned.python, project=project)
-        found.update((pin.digest, located.get(pin.filename, ())) for pin in wheels)
+    if built:
+        located = locate(built, pinned.platform, pinned.python, project=project)
+        found.update((pin.digest, located.get(pin.filename, ())) for pin in built)
     if packages:
         bases = (*roots(_suite(pinned)), *_snapshots(lock))
         # Encoded whole: some servers take a plain + for a space.
@@ -111,6 +113,11 @@ def _sources(
             urls = (url for file in project.data if file.digest == pin.digest for url in file.urls)
             found[pin.digest] = tuple(dict.fromkeys(urls))
     return found
+
+
+def _certificates() -> tuple[Path, ...]:
+    cert = pip.read().cert
+    return (Path(cert),) if cert else ()
 
 
 def _suite(pinned: PlatformLock) -> str:
@@ -133,10 +140,10 @@ def _error(
     state: Path,
 ) -> FetchError:
     """Name what could not be had. What has to be mended first comes first."""
-    wheels = {pin.filename: why for pin, why in failed.items() if isinstance(pin, WheelPin)}
-    if wheels:
+    built = {pin.filename: why for pin, why in failed.items() if isinstance(pin, WheelPin)}
+    if built:
         return FetchError(
-            told(wheels),
+            told(built),
             hint="check the network and pip's settings (PIP_INDEX_URL, pip.conf): the lock "
             "names files by sha256, and any index that has them will do",
         )
