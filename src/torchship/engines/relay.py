@@ -68,6 +68,7 @@ class Relay:
         """
         status: int | None = None
         alive = True
+        started = False
         self._poll.register(control, select.POLLIN)
         with ExitStack() as stack:
             while alive or self._sinks:
@@ -81,7 +82,10 @@ class Relay:
                         self._poll.unregister(control)
                         self._stop_feeding()
                     else:
+                        started = True
                         status = message.get("status", status)
+        if not started:
+            raise StartError("the container ended before its program was started")
         return status
 
     def _hear(self, control: socket.socket, stack: ExitStack) -> dict[str, Any] | None:

@@ -39,10 +39,7 @@ def build(specification: RootSpecification) -> None:
     """Build the root and switch to it; the working directory is then ``/``."""
     syscalls.mount("none", "/", "", syscalls.MS_REC | syscalls.MS_PRIVATE)
     root = _overlay(specification)
-    shared_memory: dict[str, str | None] = {
-        "size": str(specification["shared_memory"]),
-        "mode": "1777",
-    }
+    memory = {"size": str(specification["shared_memory"]), "mode": "1777"}
     devices = {name: syscalls.clone_mount(f"/dev/{name}") for name in _DEVICES}
     system = {path: _bind(path, RDONLY | NOEXEC) for path in _SYSTEM if os.path.isdir(path)}  # noqa: PTH112
     asked = [
@@ -55,7 +52,7 @@ def build(specification: RootSpecification) -> None:
         "/dev/pts": syscalls.new_mount(
             "devpts", NOSUID | NOEXEC, {"newinstance": None, "ptmxmode": "0666", "mode": "620"}
         ),
-        "/dev/shm": syscalls.new_mount("tmpfs", NOSUID | NODEV, {"size": size, "mode": "1777"}),  # noqa: S108 (a mount)
+        "/dev/shm": syscalls.new_mount("tmpfs", NOSUID | NODEV, memory),  # noqa: S108 (a mount)
         "/dev/mqueue": syscalls.new_mount("mqueue", NOSUID | NODEV | NOEXEC),
         "/sys": syscalls.new_mount("tmpfs", NOSUID | NODEV | NOEXEC, {"mode": "755", "size": "4k"}),
     }

@@ -12,6 +12,10 @@ import ctypes
 import errno
 import os
 
+TYPE_CHECKING = False  # collections.abc costs time at every start
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
 _libc = ctypes.CDLL(None, use_errno=True)
 _PIVOT_ROOT, _KEYCTL = {"x86_64": (155, 250), "aarch64": (41, 219)}[os.uname().machine]
 _OPEN_TREE, _MOVE_MOUNT, _FSOPEN, _FSCONFIG, _FSMOUNT, _MOUNT_SETATTR = 428, 429, 430, 431, 432, 442
@@ -89,7 +93,7 @@ def detach(target: str) -> None:
     _check(_libc.umount2(os.fsencode(target), _MNT_DETACH), f"umount {target}")
 
 
-def new_mount(kind: str, attributes: int, options: dict[str, str | None] | None = None) -> int:
+def new_mount(kind: str, attributes: int, options: Mapping[str, str | None] | None = None) -> int:
     """Make a file system that is mounted nowhere yet; return its descriptor."""
     context = _syscall(_FSOPEN, f"fsopen {kind}", kind.encode(), 1)
     try:
