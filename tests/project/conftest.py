@@ -6,8 +6,8 @@ import os
 from pathlib import Path
 
 import pytest
-
 from tests.project.debian import debian, serve_folder
+
 from torchship.project.project import load
 
 __all__ = ["debian", "serve_folder"]

@@ -297,12 +297,12 @@ def _worded(error: urllib3.exceptions.HTTPError) -> SourceFailed:
         return SourceFailed("its certificate is not trusted, or TLS fails", unreachable=True)
     if isinstance(error, exceptions.ProxyError):
         return SourceFailed("the proxy refuses or fails", unreachable=True)
+    if isinstance(error, exceptions.NewConnectionError):
+        return SourceFailed("no connection", retry=0.0, unreachable=True)
     if isinstance(error, exceptions.ConnectTimeoutError):
         return SourceFailed("does not answer in time", unreachable=True)
     if isinstance(error, exceptions.ReadTimeoutError):
         return SourceFailed("stopped sending", retry=0.0)
-    if isinstance(error, exceptions.NewConnectionError):
-        return SourceFailed("no connection", retry=0.0, unreachable=True)
     if isinstance(error, exceptions.ProtocolError):
         return SourceFailed("hung up", retry=0.0)
     return SourceFailed(f"fails ({type(error).__name__})")
