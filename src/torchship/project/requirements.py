@@ -178,9 +178,9 @@ def logical_lines(text: str) -> Iterator[tuple[int, str]]:
     for number, line in enumerate(text.splitlines(), 1):
         start = start or number
         if line.rstrip().endswith("\\") and not line.lstrip().startswith("#"):
-            joined += line.rstrip()[:-1].rstrip() + " "
+            joined += line.strip()[:-1].rstrip() + " "
             continue
-        whole = _COMMENT.sub("", joined + line).strip()
+        whole = _COMMENT.sub("", joined + line.strip()).strip()
         if whole:
             yield start, whole
         joined, start = "", 0

@@ -91,23 +91,27 @@ def read(table: Mapping[str, object], *, root: Path, name: str, has_deps: bool) 
     """
     issues: list[str] = []
     found = tables.read(_Settings, table, PATH, issues)
-    if found is None:
-        _raise(issues)
-    else:
-        project = _Reader(issues).project(found, root, name, has_deps)
-        if not issues:
-            return project
-    _raise(issues)
-    raise AssertionError("unreachable")
+    if found is None:  # the values of the other keys are looked at all the same
+        sound = {key: table[key] for key in table if _is_sound(key, table[key])}
+        found = tables.read(_Settings, sound, PATH, [])
+        assert found is not None, "no key is required"
+    project = _Reader(issues).project(found, root, name, has_deps)
+    if issues:
+        raise _error(issues)
+    return project
 
 
-def _raise(issues: list[str]) -> None:
+def _is_sound(key: str, value: object) -> bool:
+    return tables.read(_Settings, {key: value}, PATH, []) is not None
+
+
+def _error(issues: list[str]) -> UsageError:
     if len(issues) == 1:
-        raise UsageError(
+        return UsageError(
             f"{issues[0]} (in pyproject.toml)", hint="see docs/cli.md for the settings"
         )
     lines = "".join(f"\n  {issue}" for issue in issues)
-    raise UsageError(f"pyproject.toml has {len(issues)} faulty settings:{lines}")
+    return UsageError(f"pyproject.toml has {len(issues)} faulty settings:{lines}")
 
 
 class _Reader:

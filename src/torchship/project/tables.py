@@ -113,7 +113,7 @@ def _inner(kind: object) -> type[msgspec.Struct] | None:
 def _words(message: str, at: str) -> str:
     """Turn msgspec's ``Expected `str`, got `int` - at `$[0]` `` into a sentence with its path."""
     text, _, place = message.partition(" - at `$")
-    text = text[:1].lower() + text[1:]
+    text = (text[:1].lower() + text[1:]).replace(" | null`", "`")
     for type_name, words in _WORDS.items():
         text = text.replace(type_name, words)
     return f"{at}{place.rstrip('`')}: {text}"

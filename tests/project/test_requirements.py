@@ -1,0 +1,103 @@
+"""What is read of requirements files."""
+
+from __future__ import annotations
+
+import pytest
+
+from torchship.errors import ProjectError
+from torchship.project.requirements import logical_lines, read
+
+
+def test_includes_are_read_through(project, tmp_path):
+    """Files included with -r and -c count, wherever in the project they are."""
+    found = project(
+        requirements__txt="-r more/base.txt\n-c constraints.txt\nsix\n",
+        constraints__txt="numpy<3\n",
+    )
+    (found.root / "more").mkdir()
+    (found.root / "more" / "base.txt").write_text("-r ../requirements.txt\nnumpy\n")
+    assert sorted(read(found).digests) == [
+        "constraints.txt",
+        "more/base.txt",
+        "requirements.txt",
+    ]
+
+
+def test_comments_and_blanks_do_not_change_the_digest(project):
+    """Only what a file means makes a lock stale."""
+    first = read(project(requirements__txt="six==1.0 # pinned\n\n# note\nnumpy\n")).digests
+    second = read(project(requirements__txt="six==1.0\r\nnumpy")).digests
+    third = read(project(requirements__txt="six==1.1\nnumpy")).digests
+    assert first == second
+    assert third != first
+
+
+def test_every_form_that_an_index_can_answer_is_taken(project, tmp_path):
+    """Hashes, markers, extras, continued lines, options and comments pass."""
+    found = project(
+        requirements__txt=(
+            "--extra-index-url https://user:pw@index.invalid/simple\n"
+            "--pre\n"
+            'uvicorn[standard]>=0.1 ; python_version < "4"  # a server\n'
+            f"six==1.0 \\\n    --hash=sha256:{'a' * 64} \\\n    --hash=sha256:{'B' * 64}\n"
+        )
+    )
+    needs = read(found)
+    assert needs.options == ("--extra-index-url https://user:pw@index.invalid/simple",)
+    assert needs.hashes == {"six": frozenset({"a" * 64, "b" * 64})}
+    assert needs.prerelease
+
+
+def test_folders_of_wheels_start_at_the_file_that_names_them(project):
+    """A relative --find-links becomes absolute, as pip reads it."""
+    found = project(requirements__txt="-f ./wheels\nsix\n", wheels__keep="")
+    with pytest.raises(ProjectError, match=r"line 1: --find-links names \./wheels, which does not"):
+        read(found)
+    (found.root / "wheels").mkdir()
+    assert read(found).options == (f"--find-links {found.root / 'wheels'}",)
+
+
+@pytest.mark.parametrize(
+    ("line", "fault"),
+    [
+        ("-e .", "an editable install cannot go into an image"),
+        ("--editable=./x", "an editable install"),
+        ("./local", "a local path cannot be pinned"),
+        ("x @ file:///tmp/x.whl", "a local path"),
+        ("git+https://user:secret@host.invalid/x", "a source repository"),
+        ("x @ git+https://host.invalid/x", "a source repository"),
+        ("https://host.invalid/x.whl", "a file or an address"),
+        ("-r ../other.txt", "outside the project"),
+        ("-r https://host.invalid/r.txt", "a file on the network cannot be included"),
+        ("-r absent.txt", r"absent.txt .included by requirements.txt, line 2. cannot be read"),
+        ("this is no requirement", "is not a requirement"),
+    ],
+)
+def test_what_no_index_can_answer_is_named_with_its_line(project, line, fault):
+    """The error says which line of which file, and shows no password."""
+    found = project(requirements__txt=f"# first\n{line}\n")
+    with pytest.raises(ProjectError, match=fault) as caught:
+        read(found)
+    assert "line 2" in str(caught.value)
+    assert "secret" not in str(caught.value)
+
+
+def test_a_file_in_utf_16_is_told_as_such(project):
+    """What PowerShell writes is named, not shown as gibberish."""
+    found = project(requirements__txt="six\n")
+    (found.root / "requirements.txt").write_bytes("six\n".encode("utf-16"))
+    with pytest.raises(ProjectError, match="is not UTF-8"):
+        read(found)
+
+
+def test_of_a_pyproject_only_the_dependencies_count(project):
+    """A new description makes no lock stale; a new dependency does."""
+    text = '[project]\nname = "x"\nversion = "1"\ndescription = "{}"\ndependencies = ["{}"]\n'
+    first = read(project(text.format("a", "six"))).digests
+    assert read(project(text.format("b", "six"))).digests == first
+    assert read(project(text.format("b", "numpy"))).digests != first
+
+
+def test_continued_lines_keep_the_number_of_their_first():
+    """Errors point at where a requirement begins."""
+    assert list(logical_lines("a \\\n  b\n# c\n\nd#e\nf # g")) == [(1, "a b"), (5, "d#e"), (6, "f")]
