@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -50,14 +50,28 @@ def pull(
     manifests = tuple(_images(reference, raw, top, store, source, platform))
     store.put(raw, top.media_type)
     blobs = {blob.digest: blob for manifest in manifests for blob in manifest.blobs}
-    missing = [blob for blob in blobs.values() if not store.has(blob.digest)]
-    missing.sort(key=lambda blob: -blob.size)
-    work = partial(_fetch, store=store, registry=source, reference=reference, progress=progress)
-    each(missing, work)
+    received = fetch_blobs(
+        tuple(blobs.values()), reference, store, registry=source, progress=progress
+    )
     store.tag(reference, top)
-    received = sum(blob.size for blob in missing)
     total = sum(blob.size for blob in blobs.values())
     return Pulled(descriptor=top, received=received, skipped=total - received)
+
+
+def fetch_blobs(
+    blobs: Sequence[Descriptor],
+    reference: Reference,
+    store: Store,
+    *,
+    registry: Registry,
+    progress: Progress,
+) -> int:
+    """Bring blobs that the store lacks into it, the largest first; return the bytes of those."""
+    missing = [blob for blob in blobs if not store.has(blob.digest)]
+    missing.sort(key=lambda blob: -blob.size)
+    work = partial(_fetch, store=store, registry=registry, reference=reference, progress=progress)
+    each(missing, work)
+    return sum(blob.size for blob in missing)
 
 
 def _images(
