@@ -88,7 +88,7 @@ def _in_processes(
         key=lambda place: (place != 0, -_weight(recipes[place], materials)),
     )
     count = min(WORKERS, os.cpu_count() or 1, len(missing))
-    running: dict[Future[tuple[Layer, float]], int] = {}
+    running: dict[Future[float], int] = {}
     task = progress.task(f"making {len(missing)} layers")
     with ProcessPoolExecutor(count, get_context("spawn"), _prepare_worker) as pool:
 
@@ -107,8 +107,8 @@ def _in_processes(
                 done, _ = wait(running, return_when=FIRST_COMPLETED)
                 for future in done:
                     place = running.pop(future)
-                    layer, seconds = future.result()
-                    layers[place] = layer
+                    seconds = future.result()
+                    layer = layers[place] = store.derive(recipes[place], materials)  # known now
                     task.advance(layer.size)
                     progress.say(f"  {size(layer.size):>8}  {layer.title}  ({seconds:.1f} s)")
         except BrokenProcessPool:
@@ -127,10 +127,11 @@ def _weight(recipe: Recipe, materials: Materials) -> int:
     return sum(materials.files[digest].stat().st_size for digest in recipe.needs)
 
 
-def _derive_one(home: Path, recipe: Recipe, materials: Materials) -> tuple[Layer, float]:
+def _derive_one(home: Path, recipe: Recipe, materials: Materials) -> float:
+    """Make a layer in the store; return the seconds that it took."""
     began = time.monotonic()
-    layer = Store.open(home).derive(recipe, materials)
-    return layer, time.monotonic() - began
+    Store.open(home).derive(recipe, materials)
+    return time.monotonic() - began
 
 
 def _prepare_worker() -> None:
