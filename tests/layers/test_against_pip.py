@@ -22,6 +22,7 @@ import stat
 import subprocess
 import sys
 import tarfile
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -37,7 +38,7 @@ from torchship.project.lock import WheelPin
 pytestmark = [pytest.mark.network, pytest.mark.slow, pytest.mark.timeout(600)]
 
 PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
-CACHE = Path(os.environ.get("TORCHSHIP_TEST_WHEELS", "/tmp/torchship-test-wheels"))
+CACHE = Path(tempfile.gettempdir(), f"torchship-test-wheels-{os.getuid()}")
 
 WHEELS = """
 PURE

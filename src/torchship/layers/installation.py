@@ -15,7 +15,7 @@ import hashlib
 import io
 import posixpath
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from installer.utils import parse_metadata_file
 from packaging.utils import InvalidWheelFilename, canonicalize_name, parse_wheel_filename
@@ -163,15 +163,16 @@ class _Plan:
         inside = placed.path.removeprefix(f"{_PREFIX}/")
         if inside in (*_TAKEN, f"bin/python{self.python}"):
             raise self.wheel.error(f"would replace {VENV}/{inside}")
-        path = placed.path
         if inside.startswith("lib64/"):  # the venv's link to lib
-            path = f"{_PREFIX}/lib/{inside.removeprefix('lib64/')}"
-        self.placed.pop(path, None)
-        self.placed[path] = Placed(
-            path=path, mode=placed.mode, member=placed.member, content=placed.content
-        )
+            placed = replace(placed, path=f"{_PREFIX}/lib/{inside.removeprefix('lib64/')}")
+        # Popped first: where two members share a path, the order is that of the later.
+        self.placed.pop(placed.path, None)
+        self.placed[placed.path] = placed
 
     def _row(self, path: str) -> str:
+        inside = f"{self.library}/"
+        if path.startswith(inside):
+            return path[len(inside) :]
         return posixpath.relpath(path, self.library)
 
 

@@ -154,7 +154,7 @@ def _decode(file: ZipFile, raw: bytes, flags: int) -> str:
         check_path(name.removesuffix("/"))
     except HostileInput as error:
         raise file.error(f"has a member whose name is refused: {error}") from None
-    if "\\" in name or any(len(part.encode()) > 255 for part in name.split("/")):
+    if "\\" in name or (len(raw) > 255 and max(map(len, raw.split(b"/"))) > 255):
         raise file.error("has a backslash in its name, or a part of over 255 bytes", name)
     return name
 
