@@ -188,7 +188,7 @@ def test_two_data_files_cannot_share_a_path(project, other):
 
 
 def test_the_suite_gives_the_python(project):
-    """trixie's Python is 3.13, and that need not be said."""
+    """Trixie's Python is 3.13, and that need not be said."""
     assert project('[tool.torchship]\nbase = "debian:trixie"').python == "3.13"
 
 

@@ -1,0 +1,188 @@
+"""From a project to its lock, and how a lock that has aged is told."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import replace
+
+import pytest
+from tests.wheels import make_wheel
+
+from torchship.digest import Digest
+from torchship.errors import DataUnavailable, ProjectError, ResolveError
+from torchship.platform import Platform
+from torchship.progress import SILENT
+from torchship.project.lock import load, save
+from torchship.project.resolve import BaseImage, inputs, resolve, stale
+
+AMD64, ARM64 = Platform("linux", "amd64"), Platform("linux", "arm64")
+BASE = '[tool.torchship]\nbase = "registry.invalid/python:3.11"\n'
+DATA = b"all the data there is"
+
+
+@pytest.fixture
+def shelf(machine, monkeypatch, tmp_path):
+    """Give a folder of wheels that is all that uv looks at."""
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path / "shelf"))
+    make_wheel(tmp_path / "shelf", "leaf", "1.0")
+    make_wheel(tmp_path / "shelf", "other", "1.0")
+    return tmp_path / "shelf"
+
+
+class Registry:
+    """Answers what a base image is, and remembers who asked."""
+
+    def __init__(self, python="3.11.9"):
+        self.asked = []
+        self.python = python
+
+    def __call__(self, reference, platform):
+        """Answer as a registry would."""
+        self.asked.append((reference, platform))
+        return BaseImage(digest=Digest.of(f"{reference}{platform}".encode()), python=self.python)
+
+
+def locked(project, tmp_path, registry=None, **options):
+    """Resolve a project."""
+    return resolve(
+        project,
+        progress=SILENT,
+        state=tmp_path / "state",
+        resolve_image=registry or Registry(),
+        **options,
+    )
+
+
+def test_a_lock_pins_base_wheels_and_data(shelf, project, tmp_path, monkeypatch):
+    """Every part is there for every platform, and comes back from the file."""
+    mirror = tmp_path / "mirror"
+    mirror.mkdir()
+    (mirror / "some-name").write_bytes(DATA)
+    monkeypatch.setenv("TORCHSHIP_MIRRORS", str(mirror))
+    data = f'[[tool.torchship.data]]\npath = "x/y.gz"\nsha256 = "{Digest.of(DATA).hex}"\n'
+    one = project(BASE + data, requirements__txt="leaf\n")
+    found = locked(one, tmp_path, platforms=(ARM64, AMD64))
+    assert [entry.platform for entry in found.platforms] == [AMD64, ARM64]
+    for entry in found.platforms:
+        assert entry.python == "3.11.9"
+        assert [pin.name for pin in entry.wheels] == ["leaf"]
+        assert entry.base.reference == "registry.invalid/python:3.11"
+    assert found.platforms[0].base.digest != found.platforms[1].base.digest
+    assert [(pin.path, pin.filename, pin.size) for pin in found.data] == [
+        ("/workspace/x/y.gz", "y.gz", len(DATA))
+    ]
+    save(found, tmp_path / "torchship.lock")
+    assert load(tmp_path / "torchship.lock") == found
+    assert found.inputs == inputs(one)
+
+
+def test_nothing_new_means_the_same_lock(shelf, project, tmp_path):
+    """Locking again asks nobody and changes nothing, new releases or not."""
+    one = project(BASE, requirements__txt="leaf\n")
+    first = locked(one, tmp_path)
+    make_wheel(shelf, "leaf", "2.0")
+    registry = Registry()
+    assert locked(one, tmp_path, registry, previous=first) == first
+    assert registry.asked == []
+
+
+def test_upgrade_takes_the_newest(shelf, project, tmp_path):
+    """With ``upgrade`` pins move on."""
+    one = project(BASE, requirements__txt="leaf\n")
+    first = locked(one, tmp_path)
+    make_wheel(shelf, "leaf", "2.0")
+    second = locked(one, tmp_path, previous=first, upgrade=True)
+    assert [pin.version for pin in second.platforms[0].wheels] == ["2.0"]
+
+
+def test_a_new_requirement_moves_no_other_pin(shelf, project, tmp_path):
+    """What was pinned stays, and the base is not asked for again."""
+    first = locked(project(BASE, requirements__txt="leaf\n"), tmp_path)
+    make_wheel(shelf, "leaf", "2.0")
+    registry = Registry()
+    two = project(BASE, requirements__txt="leaf\nother\n")
+    second = locked(two, tmp_path, registry, previous=first)
+    assert [(pin.name, pin.version) for pin in second.platforms[0].wheels] == [
+        ("leaf", "1.0"),
+        ("other", "1.0"),
+    ]
+    assert second.created == first.created
+    assert registry.asked == []
+
+
+def test_a_new_platform_leaves_the_wheels_of_the_old(shelf, project, tmp_path):
+    """Adding a platform resolves that one's wheels alone."""
+    one = project(BASE, requirements__txt="leaf\n")
+    first = locked(one, tmp_path)
+    make_wheel(shelf, "leaf", "2.0")
+    second = locked(one, tmp_path, previous=first, platforms=(AMD64, ARM64))
+    assert [entry.wheels[0].version for entry in second.platforms] == ["1.0", "2.0"]
+
+
+def test_staleness_is_told_in_words(shelf, project, tmp_path):
+    """A lock that no longer fits says what changed, by name."""
+    sha = Digest.of(DATA).hex
+    one = project(BASE + 'packages = []\ntorch = "auto"\n', requirements__txt="leaf\n")
+    lock = locked(one, tmp_path)
+    assert stale(one, lock) == ()
+    assert stale(one, lock, [AMD64, ARM64]) == ("linux/arm64 is not locked",)
+    text = f'packages = ["git"]\ntorch = "cpu"\ndata = [{{ path = "/d", sha256 = "{sha}" }}]\n'
+    two = project(BASE + text, requirements__txt="leaf>0\n")
+    assert stale(two, lock) == (
+        "data /d is new",
+        "requirements.txt changed",
+        "packages +git",
+        "torch auto -> cpu",
+    )
+    plain = replace(lock, resolved_from={})
+    assert stale(two, plain) == ("the project's inputs changed",)
+
+
+def test_code_and_comments_make_no_lock_stale(shelf, project, tmp_path):
+    """Only what resolution depends on counts."""
+    one = project(BASE, requirements__txt="leaf\n")
+    lock = locked(one, tmp_path)
+    two = project(BASE + 'command = ["python", "-V"]', requirements__txt="leaf  # good\n")
+    assert stale(two, lock) == ()
+
+
+def test_a_base_of_another_python_is_refused(shelf, project, tmp_path):
+    """Wheels for one Python are no use on another's."""
+    one = project(BASE, requirements__txt="leaf\n")
+    with pytest.raises(ResolveError, match=r"has Python 3\.12\.1, and the project wants 3\.11"):
+        locked(one, tmp_path, Registry("3.12.1"))
+
+
+def test_packages_need_a_debian_base(shelf, project, tmp_path):
+    """Debian packages cannot be added to an image of somebody else's."""
+    one = project(BASE + 'packages = ["git"]\n')
+    with pytest.raises(ProjectError, match="packages cannot be added"):
+        locked(one, tmp_path)
+
+
+def test_without_a_registry_an_image_is_no_base(shelf, project, tmp_path):
+    """The error says which base works."""
+    with pytest.raises(ResolveError, match="is an image of a registry"):
+        resolve(project(BASE), progress=SILENT, state=tmp_path)
+
+
+def test_data_that_nobody_has_is_told(shelf, project, tmp_path):
+    """Without a mirror or an address the size of a data file cannot be pinned."""
+    one = project(BASE + f'data = [{{ path = "/d", sha256 = "{"0" * 64}" }}]\n')
+    with pytest.raises(DataUnavailable, match=r"/d cannot be had: it has no urls") as caught:
+        locked(one, tmp_path)
+    assert "TORCHSHIP_MIRRORS" in caught.value.hint
+
+
+@pytest.mark.network
+def test_a_debian_base_tells_the_full_version_of_python(project, tmp_path, monkeypatch):
+    """The suite's packages are pinned by apt, and Python's version is read from them."""
+    if shutil.which("apt-get") is None:
+        pytest.skip("needs apt-get")
+    found = resolve(project(), progress=SILENT, state=tmp_path / "state")
+    entry = found.platform(AMD64)
+    assert entry.python.startswith("3.11.")
+    assert {"bash", "python3"} <= {pin.name for pin in entry.base.packages}
+    again = resolve(project(), previous=found, progress=SILENT, state=tmp_path / "state")
+    assert again == found
