@@ -103,7 +103,7 @@ def sandbox(root, tmp_path):
 
     def start(*command, **settings) -> Result:
         out, err = tmp_path / "out", tmp_path / "err"
-        environment = {"PATH": "/usr/bin", "LC_ALL": "C.UTF-8", **settings.pop("environment", {})}
+        environment = {"PATH": "/usr/bin", **settings.pop("environment", {})}
         streams = settings.pop("streams", {})
         container = Container(
             layers=settings.pop("layers", (root,)),

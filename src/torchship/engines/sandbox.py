@@ -192,6 +192,8 @@ def _forward(child: int, message: bytes) -> None:
 
 
 def _fail(control: _socket.socket, stage: str, error: OSError) -> NoReturn:
-    message = {"stage": stage, "error": error.strerror or str(error)}
-    control.send(marshal.dumps(message))
+    said = error.strerror or str(error)
+    if error.filename is not None:
+        said = f"{os.fsdecode(error.filename)}: {said}"
+    control.send(marshal.dumps({"stage": stage, "error": said}))
     os._exit(125)
