@@ -53,6 +53,8 @@ def each(
             except BaseException as fault:  # noqa: BLE001 (raised again in the caller's thread)
                 outcome.set_exception(fault)
             done.put((place, outcome))
+            if outcome.exception() is not None:
+                over.set()
 
     count = min(workers, len(items))
     threads = [threading.Thread(target=run, daemon=True) for _ in range(count)]

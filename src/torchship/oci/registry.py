@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from typing import Literal
-from urllib.parse import quote, urljoin
 
 import msgspec
 
@@ -25,7 +24,7 @@ from torchship.oci.patience import Interrupted, Patience
 from torchship.oci.reference import Reference
 from torchship.oci.session import Session
 from torchship.oci.token import Authorizer, Credentials, Scopes
-from torchship.oci.transport import Response, Transport, request, stream
+from torchship.oci.transport import Response, Transport, join, request, stream
 from torchship.oci.upload import Source, Upload, mount
 
 _PAGE = 1000
@@ -211,7 +210,7 @@ class Registry:
             if link is None or answer.status != 200:
                 return
             seen.add(url)
-            url = urljoin(answer.url, quote(link[1], safe=":/?&=%@+,;~!$'()*#[]"))
+            url = join(answer.url, link[1])
             if url in seen or len(seen) > _PAGES or not self.session.transport.owns(url):
                 raise self._nonsense(answer, "pages that lead in a circle or astray")
 

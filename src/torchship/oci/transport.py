@@ -15,7 +15,7 @@ import urllib.request
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import urljoin, urlsplit
+from urllib.parse import quote, urljoin, urlsplit
 
 import urllib3
 from urllib3.exceptions import HTTPError, NewConnectionError, SSLError
@@ -30,6 +30,7 @@ _REDIRECTS_FOLLOWED = 5
 _CONNECTIONS = 16
 _PROBE_SECONDS = 3.0
 _AGENT = "torchship"
+_ALLOWED = ":/?&=%@+,;~!$'()*#[]"  # RFC 3986, section 2.2, and what is quoted already
 # The registry at docker.io answers under another name than its images have.
 _ALIASES = {"docker.io": "registry-1.docker.io", "index.docker.io": "registry-1.docker.io"}
 
@@ -83,7 +84,7 @@ class Transport:
 
     def url(self, path: str) -> str:
         """Return the absolute address of a path, or of an address that the registry gave."""
-        return urljoin(self.origin, path)
+        return join(self.origin, path)
 
     def owns(self, url: str) -> bool:
         """Tell whether ``url`` is the registry itself: credentials go nowhere else."""
@@ -115,7 +116,7 @@ class Transport:
             if response.status not in _REDIRECTS or method not in {"GET", "HEAD"} or not location:
                 return response
             response.close()
-            url = urljoin(url, location)
+            url = join(url, location)
         raise RegistryError(
             f"{self.host} redirects {method} {public(url)} in a circle",
             request=request(method, url),
@@ -200,6 +201,17 @@ def stream(response: Response, name: str) -> Iterator[bytes]:
         raise Interrupted(
             f"{name} was cut off: {_why(fault)}", hint="check the network", request=name
         ) from fault
+
+
+def join(base: str, location: str) -> str:
+    """Return the absolute address that a registry gave; raise `RegistryError` if it is none.
+
+    Some registries leave characters in it that an address may not have: they are quoted.
+    """
+    try:
+        return urljoin(base, quote(location, safe=_ALLOWED))
+    except ValueError:
+        raise RegistryError(f"{public(location)!r} is not an address of the web") from None
 
 
 def public(url: str) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from urllib.parse import quote, urlencode, urljoin
+from urllib.parse import urlencode
 
 from torchship.digest import Descriptor
 from torchship.errors import BlobDamaged, RegistryError
@@ -17,7 +17,7 @@ from torchship.oci.answer import Answer
 from torchship.oci.patience import Interrupted
 from torchship.oci.session import Session
 from torchship.oci.token import Scopes
-from torchship.oci.transport import request
+from torchship.oci.transport import join, request
 
 Source = Callable[[int], Iterator[bytes]]
 """Gives a blob's bytes from an offset on, in pieces, as often as it is called."""
@@ -231,4 +231,4 @@ def _location(session: Session, answer: Answer) -> str:
             request=request(answer.method, answer.url),
             status=answer.status,
         )
-    return urljoin(answer.url, quote(location, safe=":/?&=%@+,;~!$'()*#[]"))
+    return join(answer.url, location)

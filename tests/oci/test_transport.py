@@ -1,0 +1,94 @@
+"""Connections: where they may go, and what errors may show."""
+
+import pytest
+from tests.integration import proxy as faults
+
+from torchship.errors import RegistryError
+from torchship.oci.patience import Interrupted, Patience
+from torchship.oci.transport import INSECURE, Origin, Transport, public
+
+
+@pytest.fixture
+def server():
+    """Give an HTTP server that answers by rules."""
+    with faults.running() as running:
+        yield running
+
+
+HASTY = Patience(attempts=1, connect=1.0, silence=1.0)
+
+
+def test_plain_http_is_for_the_loopback_and_for_names_asked_for(server, monkeypatch):
+    """Only loopback registries are tried without TLS, unless the user names others."""
+    assert Transport(server.host).origin == f"http://{server.host}"
+    assert Transport("registry.example").origin == "https://registry.example"
+    monkeypatch.setenv(INSECURE, "other.example:80, registry.example:5000")
+    assert Transport("registry.example:5000").origin == "http://registry.example:5000"
+    assert Transport("registry.example").origin == "https://registry.example"
+
+
+def test_docker_hub_answers_under_another_name():
+    """Images of docker.io are served elsewhere."""
+    assert Transport("docker.io").origin == "https://registry-1.docker.io"
+
+
+def test_a_redirect_to_plain_http_elsewhere_is_refused(server):
+    """What came by TLS, or from this machine, does not go on in the clear."""
+    server.on("GET", "", faults.answered(307, {"Location": "http://other.example/blob?key=1"}))
+    transport = Transport(server.host, patience=HASTY)
+    with pytest.raises(RegistryError, match="not encrypted") as caught:
+        transport.exchange("GET", transport.url("/v2/"), headers={})
+    assert "key=1" not in f"{caught.value} {caught.value.hint} {caught.value.request}"
+    assert INSECURE in caught.value.hint
+
+
+def test_redirects_in_a_circle_end(server):
+    """A registry cannot send its client round and round."""
+    server.on("GET", "", faults.answered(302, {"Location": "/again"}), times=-1)
+    transport = Transport(server.host, patience=HASTY)
+    with pytest.raises(RegistryError, match="circle"):
+        transport.exchange("GET", transport.url("/v2/"), headers={})
+
+
+@pytest.mark.parametrize("location", ["file:///etc/passwd", "ftp://x/", "http://[::1"])
+def test_redirects_to_no_web_address_are_refused(server, location):
+    """Files of this machine and other schemes are out of reach."""
+    server.on("GET", "", faults.answered(302, {"Location": location}))
+    transport = Transport(server.host, patience=HASTY)
+    with pytest.raises(RegistryError):
+        transport.exchange("GET", transport.url("/v2/"), headers={})
+
+
+def test_authorization_goes_to_the_first_origin_only(server):
+    """A redirect to another port is a redirect to another host."""
+    with faults.running() as other:
+        server.on("GET", "", faults.answered(302, {"Location": f"http://{other.host}/there"}))
+        transport = Transport(server.host, patience=HASTY)
+        transport.exchange("GET", transport.url("/"), headers={}, authorization="Bearer x").close()
+        assert server.seen[-1].headers["authorization"] == "Bearer x"
+        assert "authorization" not in other.seen[-1].headers
+
+
+def test_a_registry_that_is_not_there_is_an_interruption():
+    """Nobody listens: the error names the address, and not the library that was used."""
+    with faults.running() as gone:
+        host = gone.host
+    with pytest.raises(Interrupted) as caught:
+        Transport(host, patience=HASTY).origin  # noqa: B018
+    assert host in caught.value.message
+    assert "urllib3" not in caught.value.message
+
+
+def test_addresses_are_shown_without_their_secrets():
+    """Queries may be signed, and users have passwords."""
+    assert public("https://me:secret@h/v2/x?signature=s#f") == "https://h/v2/x"
+    assert public("/v2/x?_state=s") == "/v2/x"
+
+
+def test_an_origin_knows_its_default_port():
+    """With the default port or without, it is the same origin."""
+    assert Origin.of("https://h:443/a") == Origin.of("https://h/b")
+    assert Origin.of("http://h") != Origin.of("https://h")
+    assert Origin.of("http://127.9.9.9/").loopback
+    assert Origin.of("http://[::1]:5000/").loopback
+    assert not Origin.of("http://127.0.0.1.example/").loopback
