@@ -167,7 +167,7 @@ def test_a_damaged_download_is_fetched_again(serve, tmp_path: Path) -> None:
     assert len(server.requests) == 2
 
 
-def test_an_untouched_file_is_not_hashed_again(tmp_path: Path) -> None:
+def test_a_file_without_its_stamp_is_hashed_and_accepted(tmp_path: Path) -> None:
     """A file without its stamp is hashed, and accepted, and stamped again."""
     data = content(5000)
     (tmp_path / "a").write_bytes(data)
