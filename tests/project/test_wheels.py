@@ -217,6 +217,18 @@ def test_the_build_of_torch_is_the_one_asked_for(shelf, project):
     assert names(pins(project(cpu, requirements__txt="plain"))) == ["plain 1.0"]
 
 
+def test_a_folder_with_the_build_is_preferred_to_a_newer_other_build(shelf, project):
+    """With torch = "cpu" the +cpu wheel that is there is taken, where the newest is not one."""
+    tag = "cp311-cp311-manylinux_2_28_x86_64"
+    make_wheel(shelf, "torch", "2.0+cpu", tag=tag)
+    make_wheel(shelf, "torch", "2.1+cpu", tag=tag)
+    make_wheel(shelf, "torch", "2.2+cpu", tag=tag.replace("cp311", "cp312"))
+    make_wheel(shelf, "torch", "2.3", tag=tag)
+    make_wheel(shelf, "vision", "1.0", requires=["torch"])
+    one = project('[tool.torchship]\ntorch = "cpu"\n', requirements__txt="vision\n")
+    assert names(pins(one)) == ["torch 2.1+cpu", "vision 1.0"]
+
+
 @pytest.mark.parametrize(
     ("text", "fault"),
     [

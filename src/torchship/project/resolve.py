@@ -181,6 +181,11 @@ class _Resolver:
             f"{platform}: Python {python}, {len(pins)} wheels, {len(base.packages)} Debian "
             f"packages, {sum(sizes) / 1e6:.0f} MB"
         )
+        if self.project.torch == "auto" and any(pin.name.startswith("nvidia-") for pin in pins):
+            self.progress.say(
+                'the index gives the CUDA build of torch; torch = "cpu" in [tool.torchship] takes '
+                "the small one"
+            )
         return PlatformLock(platform=platform, python=python, base=base, wheels=pins)
 
     def _same(self, *names: str) -> bool:

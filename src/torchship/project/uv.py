@@ -12,7 +12,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
@@ -42,7 +42,8 @@ class Question:
     """What uv is asked. ``source`` is a requirements file or the text of one.
 
     ``root`` is where uv runs, so that the project's own uv settings count; ``preferred`` has
-    versions by name that are kept where they still fit.
+    versions by name that are kept where they still fit; ``constraints`` are requirements that
+    hold for what is needed anyway.
     """
 
     source: Path | str
@@ -50,6 +51,7 @@ class Question:
     root: Path
     arguments: tuple[str, ...] = ()
     preferred: Mapping[str, str] | None = None
+    constraints: tuple[str, ...] = ()
 
 
 def ask(question: Question) -> tuple[tuple[Found, ...], ...]:
@@ -65,6 +67,11 @@ def ask(question: Question) -> tuple[tuple[Found, ...], ...]:
         if isinstance(source, str):
             source = Path(folder, "requirements.txt")
             source.write_text(question.source, encoding="utf-8")  # type: ignore[arg-type]
+        if question.constraints:
+            limits = Path(folder, "constraints.txt")
+            limits.write_text("\n".join([*question.constraints, ""]), encoding="utf-8")
+            arguments = (*question.arguments, "--constraints", str(limits))
+            question = replace(question, arguments=arguments)
         _run(question, source, output)
         return select(output, question.target)
 
@@ -168,6 +175,17 @@ def with_credentials(url: str, indexes: Iterable[str]) -> str:
         if at and there == host and urlsplit(index).scheme == parts.scheme:
             return parts._replace(netloc=f"{login}@{host}").geturl()
     return url
+
+
+def folders(options: Sequence[str]) -> tuple[Path, ...]:
+    """Return the folders of this machine that are searched for wheels."""
+    links = list(pip.read().find_links)
+    links += [word.partition(" ")[2] for word in options if word.startswith("--find-links ")]
+    return tuple(
+        Path(unquote(link.removeprefix("file://")))
+        for link in links
+        if "://" not in link or link.startswith("file://")
+    )
 
 
 def indexes(options: Sequence[str]) -> tuple[str, ...]:

@@ -8,6 +8,9 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from packaging.utils import InvalidWheelFilename, parse_wheel_filename
+from packaging.version import Version
+
 from torchship.digest import Digest
 from torchship.errors import IndexUnreachable, ResolveError
 from torchship.platform import Platform
@@ -50,7 +53,7 @@ def pin(
             arguments=arguments,
             preferred=preferred,
         )
-        answer = _resolve(question, project.torch)
+        answer = _resolve(question, project.torch, needs.options)
     addresses = uv.indexes(needs.options)
     pins = [_pin(_allowed(wheels, needs), measure, addresses) for wheels in answer]
     return tuple(sorted(pins, key=lambda pin: pin.name))
@@ -137,8 +140,14 @@ def _missing(pins: Collection[WheelPin], offered: Sequence[Found]) -> list[Wheel
     return [pin for pin in pins if (pin.filename, pin.digest.hex) not in there]
 
 
-def _resolve(question: Question, build: str) -> tuple[tuple[Found, ...], ...]:
-    """Resolve with the user's indexes; where they have another build of torch, with PyTorch's."""
+def _resolve(
+    question: Question, build: str, options: tuple[str, ...]
+) -> tuple[tuple[Found, ...], ...]:
+    """Resolve so that torch is of a certain build.
+
+    First as the user's indexes would have it; where that is another build, with the one that a
+    folder of the user's holds; then with PyTorch's own index.
+    """
     if build == "auto":
         return uv.ask(question)
     first: ResolveError | None = None
@@ -148,6 +157,9 @@ def _resolve(question: Question, build: str) -> tuple[tuple[Found, ...], ...]:
             return answer
     except ResolveError as error:
         first = error
+    for version in _versions_in(uv.folders(options), build, question.target):
+        with suppress(ResolveError):  # an older one may fit, and PyTorch's index comes after
+            return uv.ask(replace(question, constraints=(f"torch=={version}",)))
     backend = ("--torch-backend", build)
     try:
         answer = uv.ask(replace(question, arguments=(*question.arguments, *backend)))
@@ -162,6 +174,19 @@ def _resolve(question: Question, build: str) -> tuple[tuple[Found, ...], ...]:
         ) from None
     _check_torch(answer, build, "PyTorch's index")
     return answer
+
+
+def _versions_in(folders: tuple[Path, ...], build: str, target: Target) -> tuple[Version, ...]:
+    """Return the versions of a build of torch that folders hold wheels of, the newest first."""
+    tags = frozenset(target.tags)
+    found = set()
+    for folder in folders:
+        for path in folder.glob(f"torch-*+{build}-*.whl") if folder.is_dir() else ():
+            with suppress(InvalidWheelFilename):
+                _, version, _, fits = parse_wheel_filename(path.name)
+                if version.local == build and not tags.isdisjoint(fits):
+                    found.add(version)
+    return tuple(sorted(found, reverse=True))
 
 
 def _build_of_torch(answer: tuple[tuple[Found, ...], ...]) -> str | None:
