@@ -7,11 +7,18 @@ from pathlib import Path
 
 import pytest
 
+from torchship.digest import Descriptor, Digest, chunks
 from torchship.engines.container import Bind, Container, run
 from torchship.engines.relay import Streams
 from torchship.engines.unpack import unpack
 from torchship.layers.archive import Archive, Entry, Kind, copy
 from torchship.layers.layer import Layer
+from torchship.oci.image import Image
+from torchship.oci.store import Store
+from torchship.platform import Platform
+
+CONFIG = "application/vnd.oci.image.config.v1+json"
+MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 
 PROGRAMS = (
     *("bash", "cat", "chmod", "echo", "env", "head", "id", "ln", "ls", "mkdir", "mount", "ps"),
@@ -63,7 +70,9 @@ def add_root(archive: Archive) -> None:
         archive.add(Entry(path=folder, kind=Kind.DIRECTORY, mode=mode))
     programs = [Path("/usr/bin") / name for name in PROGRAMS]
     extensions = sorted((STDLIB / "lib-dynload").glob("*.so"))
-    for program in (*programs, *extensions, *sorted(libraries(*programs, *extensions))):
+    needed = libraries(*programs, *extensions)
+    needed |= {library.resolve() for library in needed if library.name.startswith("ld-")}
+    for program in (*programs, *extensions, *sorted(needed)):
         path = str(program).lstrip("/")
         add_file(archive, path if path.startswith("usr/") else f"usr/{path}", program)
     for module in sorted(STDLIB.rglob("*.py")):
@@ -134,3 +143,32 @@ def python(sandbox):
 def bind(source, target, read_only=False) -> Bind:
     """Shorten a mount."""
     return Bind(source=Path(source), target=target, read_only=read_only)
+
+
+@pytest.fixture(scope="session")
+def store(root_layer, tmp_path_factory) -> Store:
+    """Open a store that holds the layer."""
+    path, layer = root_layer
+    store = Store.open(tmp_path_factory.mktemp("store"))
+    with path.open("rb") as blob, store.writer() as writer:
+        for piece in chunks(blob):
+            writer.write(piece)
+        writer.commit(layer.digest)
+    return store
+
+
+@pytest.fixture
+def image(root_layer) -> Image:
+    """Describe an image of that layer alone."""
+    config = Descriptor(media_type=CONFIG, digest=Digest.of(b"config"), size=6)
+    manifest = Descriptor(media_type=MANIFEST, digest=Digest.of(b"manifest"), size=8)
+    return Image(
+        platform=Platform.host(),
+        descriptor=manifest,
+        config=config,
+        layers=(root_layer[1],),
+        command=("bash", "-c", "echo the image; exit 3"),
+        environment={"PATH": "/usr/bin", "FROM_IMAGE": "1"},
+        workdir="/workspace",
+        user="user",
+    )

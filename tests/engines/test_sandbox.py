@@ -59,7 +59,7 @@ def test_nothing_of_the_run_is_left(sandbox, tmp_path):
         "bash",
         "-c",
         "mkdir -p /tmp/a/b && chmod 0 /tmp/a; "
-        "cd /workspace; for i in {1..300}; do mkdir dddddddddddddddd; cd dddddddddddddddd; done",
+        "cd /workspace; for i in {1..150}; do mkdir dddddddddddddddd; cd dddddddddddddddd; done",
     )
     assert found.status == 0, found.err
     assert list((tmp_path / "scratch").iterdir()) == []

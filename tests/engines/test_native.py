@@ -1,0 +1,213 @@
+"""The native engine, from a store and a request to an exit status."""
+
+import json
+import os
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from torchship.engines.native import Native
+from torchship.engines.request import Mount, Request
+from torchship.errors import EngineError, LayerError
+from torchship.oci.store import Store
+from torchship.platform import Platform
+
+from .conftest import linux
+
+pytestmark = linux
+
+
+@pytest.fixture
+def run(store, image, tmp_path):
+    """Run a request; return its status, and what went to standard output and to the log."""
+
+    def start(*command, image=image, **settings):
+        log, out = tmp_path / "stdout.log", tmp_path / "out"
+        with out.open("wb") as sink:
+            request = Request(
+                image=image,
+                command=command,
+                log=log,
+                stdout=sink.fileno(),
+                stderr=sink.fileno(),
+                **settings,
+            )
+            status = Native(store).run(request)
+        return status, out.read_text(), log.read_text()
+
+    return start
+
+
+def test_the_images_own_command_runs(run):
+    """Without a command in the request; every byte goes to the log as well."""
+    assert run() == (3, "the image\n", "the image\n")
+
+
+def test_a_command_replaces_the_images(run):
+    """And both standard streams are in the log."""
+    status, out, log = run("bash", "-c", "echo out; echo err >&2")
+    assert (status, sorted(out.split()), sorted(log.split())) == (0, ["err", "out"], ["err", "out"])
+
+
+def test_an_entrypoint_comes_before_the_command(run, image):
+    """As every engine has it."""
+    with_entrypoint = replace(image, entrypoint=("echo", "entry"), command=("default",))
+    assert run(image=with_entrypoint)[1] == "entry default\n"
+    assert run("given", image=with_entrypoint)[1] == "entry given\n"
+
+
+def test_the_environment_is_the_images_and_the_requests(run, monkeypatch):
+    """Nothing of the caller's; HOME is the user's, HOSTNAME the image's digest."""
+    monkeypatch.setenv("SECRET", "hunter2")
+    _, out, _ = run("env", environment={"GIVEN": "a=b c"})
+    found = dict(line.split("=", 1) for line in out.splitlines())
+    assert found.pop("HOSTNAME") and found == {
+        "PATH": "/usr/bin",
+        "FROM_IMAGE": "1",
+        "GIVEN": "a=b c",
+        "HOME": "/home/user",
+    }
+
+
+@pytest.mark.parametrize(
+    ("user", "expected"),
+    [("user", "1000 1000"), ("", "0 0"), ("root", "0 0"), ("7:8", "7 8"), ("1000", "1000 1000")],
+)
+def test_the_user_is_the_images(run, image, user, expected):
+    """By name, by number, or root where the image says nothing."""
+    _, out, _ = run("bash", "-c", "echo $(id -u) $(id -g)", image=replace(image, user=user))
+    assert out.strip() == expected
+
+
+def test_output_and_mounts_are_where_they_were_asked_for(run, tmp_path):
+    """The output directory is writable at /output, and its files belong to the caller."""
+    output, data = tmp_path / "output", tmp_path / "data"
+    output.mkdir()
+    data.mkdir()
+    (data / "x").write_text("data")
+    status, out, _ = run(
+        "bash",
+        "-c",
+        "pwd; cat /data/x; echo > /output/result; ! touch /data/y",
+        output=output,
+        mounts=(Mount(source=data, target="/data", read_only=True),),
+    )
+    assert (status, out.startswith("/workspace\ndata")) == (0, True)
+    assert (output / "result").stat().st_uid == os.getuid()
+
+
+def test_the_number_of_processors_can_be_limited(run):
+    """The program sees as many as it may use, so that torch starts as many threads."""
+    _, out, _ = run(
+        "python3", "-ISc", "import os; print(len(os.sched_getaffinity(0)))", processors=0.5
+    )
+    assert out == "1\n"
+
+
+def test_a_memory_limit_holds_or_is_an_error(run):
+    """A program that takes more is killed; where none can be set, the run does not start."""
+    program = ("python3", "-ISc", "x = bytearray(300 << 20); print('lived')")
+    try:
+        status, out, _ = run(*program, memory=100 << 20)
+    except EngineError as error:
+        assert "memory" in error.message and error.hint
+    else:
+        assert (status, out) == (137, "")
+
+
+def test_an_image_for_another_platform_is_refused(run, image):
+    """With both platforms named."""
+    other = "arm64" if Platform.host().architecture == "amd64" else "amd64"
+    with pytest.raises(EngineError, match=other):
+        run(image=replace(image, platform=Platform("linux", other)))
+
+
+def test_a_missing_program_is_named(run):
+    """The error says which program the image does not have."""
+    with pytest.raises(EngineError, match="nope"):
+        run("nope")
+
+
+def test_an_unknown_user_is_an_error(run, image):
+    """A name that no passwd file of the image has."""
+    with pytest.raises(EngineError, match="somebody"):
+        run(image=replace(image, user="somebody"))
+
+
+def test_a_passwd_that_is_a_symlink_reads_nothing_of_the_host(run, image, store, tmp_path):
+    """A hostile layer cannot have the host's own accounts looked up."""
+    from torchship.layers.archive import Entry, Kind
+
+    from .conftest import write_layer
+
+    layer = write_layer(
+        tmp_path / "evil",
+        lambda archive: archive.add(
+            Entry(path="etc/passwd", kind=Kind.SYMLINK, target="/etc/passwd")
+        ),
+    )
+    with store.writer() as writer:
+        writer.write((tmp_path / "evil").read_bytes())
+        writer.commit(layer.digest)
+    evil = replace(image, layers=(*image.layers, layer), user="daemon")
+    with pytest.raises(EngineError, match="daemon"):
+        run(image=evil)
+
+
+def test_a_layer_with_another_diff_id_does_not_run(image, tmp_path, root_layer):
+    """What an image's config says of a layer is checked before anything of it is used."""
+    from torchship.digest import Digest
+
+    path, layer = root_layer
+    store = Store.open(tmp_path / "store")
+    with store.writer() as writer:
+        writer.write(path.read_bytes())
+        writer.commit(layer.digest)
+    lying = replace(layer, diff_id=Digest.of(b"another"))
+    with pytest.raises(LayerError):
+        Native(store).run(Request(image=replace(image, layers=(lying,))))
+
+
+def test_torch_like_programs_find_their_processors(run):
+    """The parts of /sys that say how many there are, and nothing else of it."""
+    program = "import os, json; print(json.dumps([os.listdir('/sys'), os.cpu_count()]))"
+    listed, count = json.loads(run("python3", "-ISc", program)[1])
+    assert (listed, count) == (["devices"], os.cpu_count())
+    assert (
+        run("cat", "/sys/devices/system/cpu/online")[1]
+        == Path("/sys/devices/system/cpu/online").read_text()
+    )
+
+
+def test_it_is_not_missing_here(store):
+    """The probe agrees with what the other tests did."""
+    assert Native(store).missing() is None
+
+
+FORBID = """
+import sys, json
+from torchship.engines import syscalls
+if {root}:
+    # User namespaces are forbidden to everything below a namespace of our own
+    syscalls.unshare(syscalls.CLONE_NEWUSER | syscalls.CLONE_NEWNS)
+    with open("/proc/sys/user/max_user_namespaces", "w") as stream:
+        stream.write("0")
+from torchship.engines.namespaces import obstacle
+found = obstacle()
+print(json.dumps([found.reason, found.hint]))
+"""
+
+
+def test_a_machine_without_user_namespaces_is_told_which_setting_and_which_engine():
+    """The kernel's setting is named, the command that changes it, and the engines that need none."""
+    import subprocess
+    import sys
+
+    done = subprocess.run(
+        [sys.executable, "-c", FORBID.format(root=True)], capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    reason, hint = json.loads(done.stdout)
+    assert "user.max_user_namespaces" in reason
+    assert "sysctl" in hint and "--engine docker" in hint

@@ -1,0 +1,100 @@
+"""Interpreters for the image's bytecode."""
+
+import pickle
+import platform
+
+import pytest
+
+from torchship.engines.python import BasePython, HostPython, LoadedPython, interpreter_for
+from torchship.errors import EngineError
+from torchship.platform import Platform
+
+from .conftest import linux
+
+pytestmark = linux
+
+SCRIPT = """
+import os, sys
+source, text, target = sys.argv[1:]
+assert not any("site-packages" in path for path in sys.path)
+with open(source) as stream, open(target, "w") as sink:
+    print(text, stream.read(), sys.version.split()[0], sorted(os.environ), file=sink)
+try:
+    open(source, "a")
+    print("source is writable", file=sys.stderr)
+except OSError:
+    pass
+"""
+
+
+@pytest.fixture
+def base(root):
+    """The interpreters of the root, by name."""
+    return {
+        "sandbox": BasePython(
+            layers=(root,), program="python3.11", scratch=root.parent / "scratch"
+        ),
+        "loader": LoadedPython(root=root, version="3.11.2", platform=Platform.host()),
+        "host": HostPython(),
+    }
+
+
+@pytest.mark.parametrize("kind", ["sandbox", "loader", "host"])
+def test_a_script_reads_and_writes_what_its_arguments_name(base, tmp_path, kind, monkeypatch):
+    """Also after a trip to a worker process, and with nothing of the caller's environment."""
+    monkeypatch.setenv("PYTHONSTARTUP", "/nowhere")
+    monkeypatch.setenv("MY_TOKEN", "hunter2")
+    script, source, target = tmp_path / "s.py", tmp_path / "in put", tmp_path / "new" / "out put"
+    script.write_text(SCRIPT)
+    source.write_text("content")
+    target.parent.mkdir()
+    interpreter = pickle.loads(pickle.dumps(base[kind]))
+    interpreter.run(script, [str(source), "-O", str(target)])
+    text = target.read_text()
+    assert text.startswith("-O content 3.11.")
+    assert "TOKEN" not in text
+
+
+@pytest.mark.parametrize("kind", ["sandbox", "loader", "host"])
+def test_a_script_that_fails_says_why(base, tmp_path, kind):
+    """The end of what it printed is in the error."""
+    script = tmp_path / "s.py"
+    script.write_text("raise SystemExit('this is why')")
+    with pytest.raises(EngineError, match="this is why"):
+        base[kind].run(script, [])
+
+
+def test_a_script_in_the_sandbox_sees_no_other_file(base, tmp_path):
+    """Not even the neighbours of its arguments."""
+    script, source, neighbour = (tmp_path / name for name in ("s.py", "source", "neighbour"))
+    script.write_text(
+        "import os, sys; print(os.listdir(os.path.dirname(sys.argv[1]))); "
+        f"sys.exit(os.path.exists({str(neighbour)!r}) or len(os.listdir('/run/0')) != 1)"
+    )
+    source.touch()
+    neighbour.touch()
+    base["sandbox"].run(script, [str(source)])
+
+
+def test_the_hosts_python_is_taken_where_its_version_is_the_same(store):
+    """To the last number: a patch release may compile differently."""
+    assert interpreter_for(platform.python_version(), base=(), store=store) == HostPython()
+
+
+def test_otherwise_the_bases_is_unpacked_and_used(store, root_layer, tmp_path):
+    """And it is the base's that answers."""
+    found = interpreter_for("3.11.99", base=[root_layer[1]], store=store)
+    assert isinstance(found, BasePython)
+    script, target = tmp_path / "s.py", tmp_path / "out"
+    script.write_text("import sys; open(sys.argv[1], 'w').write(sys.prefix)")
+    found.run(script, [str(target)])
+    assert target.read_text() == "/usr"
+
+
+def test_no_interpreter_is_an_error(store):
+    """Neither here nor in a base; nor one for another processor."""
+    with pytest.raises(EngineError):
+        interpreter_for("3.2.1", base=(), store=store)
+    other = "arm64" if Platform.host().architecture == "amd64" else "amd64"
+    with pytest.raises(EngineError, match=other):
+        interpreter_for("3.2.1", base=(), store=store, platform=Platform("linux", other))
