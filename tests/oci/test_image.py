@@ -6,11 +6,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from torchship.digest import Descriptor, Digest
-from torchship.errors import ImageNotFound, ManifestError, PlanError, TorchshipError, UsageError
+from torchship.errors import ImageNotFound, ManifestError, TorchshipError
 from torchship.oci import mediatypes
 from torchship.oci.assemble import assemble, index
 from torchship.oci.image import manifests, read_image, read_one
-from torchship.oci.schema2 import as_docker
 from torchship.platform import Platform
 
 AMD64, ARM64 = Platform("linux", "amd64"), Platform("linux", "arm64")
@@ -36,35 +35,6 @@ def test_an_image_is_read_as_it_was_assembled(store, layer, project):
     assert Digest.of(image.raw_config) == image.config.digest
 
 
-def test_the_same_layers_give_the_same_image_byte_for_byte(store, layer, project):
-    """Nothing of the moment or the machine goes into config and manifest."""
-    layers = [layer(b"1")]
-    first, second = (
-        assemble(store, project=project, platform=AMD64, layers=layers, environment={})
-        for _ in range(2)
-    )
-    assert first == second
-
-
-def test_source_date_epoch_is_the_images_time(store, layer, project):
-    """``created`` is the epoch unless SOURCE_DATE_EPOCH says otherwise; nonsense is refused."""
-    made = {"project": project, "platform": AMD64, "layers": [layer(b"1")]}
-    later = assemble(store, **made, environment={"SOURCE_DATE_EPOCH": "86400"})
-    assert read_one(store, later).created == "1970-01-02T00:00:00Z"
-    for wrong in ("yesterday", "", "1" * 40):
-        with pytest.raises(UsageError, match="SOURCE_DATE_EPOCH"):
-            assemble(store, **made, environment={"SOURCE_DATE_EPOCH": wrong})
-
-
-def test_more_layers_than_docker_takes_are_refused(store, layer, project):
-    """127 layers are fine, 128 and none are not."""
-    made = layer(b"1")
-    assemble(store, project=project, platform=AMD64, layers=[made] * 127)
-    for layers in ([made] * 128, []):
-        with pytest.raises(PlanError):
-            assemble(store, project=project, platform=AMD64, layers=layers)
-
-
 def test_an_index_gives_each_platform_its_image(store, image):
     """The platform chooses; one that is not there is named with those that are."""
     first, second = image(b"1", AMD64), image(b"2", ARM64)
@@ -85,19 +55,6 @@ def test_an_index_without_platforms_or_in_another_index_is_understood(store, ima
     outer = index(store, [inner, inner])
     assert read_image(store, outer, ARM64).descriptor.digest == second.digest
     assert len(manifests(store, outer)) == 2
-
-
-def test_docker_schema_2_is_written_and_read(store, image):
-    """The same config and layers in Docker's words, and back."""
-    descriptor = index(store, [image(b"1", AMD64), image(b"2", ARM64)])
-    docker = as_docker(store, descriptor)
-    assert docker.media_type == mediatypes.DOCKER_INDEX
-    assert as_docker(store, docker) == docker
-    ours, theirs = read_image(store, descriptor, ARM64), read_image(store, docker, ARM64)
-    assert theirs.config.digest == ours.config.digest
-    assert [layer.digest for layer in theirs.layers] == [layer.digest for layer in ours.layers]
-    assert {layer.media_type for layer in theirs.layers} == {mediatypes.DOCKER_GZIP}
-    assert "annotations" not in theirs.raw_manifest.decode()
 
 
 def put_index(store, entries, **more):

@@ -9,13 +9,13 @@ Source: OCI image-spec v1.1, image-layout.md ("index.json file"); annotations.md
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import msgspec
 
+from torchship import canonical
 from torchship.digest import Descriptor, Digest
 from torchship.errors import InvalidReference, StoreError
 from torchship.oci import durable, mediatypes
@@ -89,7 +89,7 @@ class Index:
         document.pop("annotations", None)
         if annotations:
             document["annotations"] = annotations
-        return Index(entries=(*self.entries, _entry(json.dumps(document).encode(), "index.json")))
+        return Index(entries=(*self.entries, _entry(canonical.encode(document), "index.json")))
 
 
 def read(path: Path) -> Index:
@@ -109,9 +109,9 @@ def write(path: Path, index: Index, temporary: Path) -> None:
     document = {
         "schemaVersion": 2,
         "mediaType": mediatypes.OCI_INDEX,
-        "manifests": [json.loads(entry.raw) for entry in index],
+        "manifests": [msgspec.json.decode(entry.raw) for entry in index],
     }
-    durable.write(path, json.dumps(document, indent=2).encode() + b"\n", temporary)
+    durable.write(path, canonical.encode(document), temporary)
 
 
 def change(path: Path, temporary: Path, step: Callable[[Index], Index]) -> None:

@@ -1,0 +1,54 @@
+import json
+
+import pytest
+
+from torchship.errors import PlanError, UsageError
+from torchship.oci.assemble import assemble, index
+from torchship.oci.image import read_one
+from torchship.platform import Platform
+
+AMD64 = Platform("linux", "amd64")
+
+
+def test_the_same_layers_give_the_same_image_byte_for_byte(store, layer, project):
+    """Nothing of the moment or the machine goes into config and manifest."""
+    layers = [layer(b"1")]
+    first, second = (
+        assemble(store, project=project, platform=AMD64, layers=layers, environment={})
+        for _ in range(2)
+    )
+    assert first == second
+
+
+def test_source_date_epoch_is_the_images_time(store, layer, project):
+    """``created`` is the epoch unless SOURCE_DATE_EPOCH says otherwise; nonsense is refused."""
+    made = {"project": project, "platform": AMD64, "layers": [layer(b"1")]}
+    later = assemble(store, **made, environment={"SOURCE_DATE_EPOCH": "86400"})
+    assert read_one(store, later).created == "1970-01-02T00:00:00Z"
+    for wrong in ("yesterday", "", "1" * 40):
+        with pytest.raises(UsageError, match="SOURCE_DATE_EPOCH"):
+            assemble(store, **made, environment={"SOURCE_DATE_EPOCH": wrong})
+
+
+def test_more_layers_than_docker_takes_are_refused(store, layer, project):
+    """127 layers are fine, 128 and none are not."""
+    made = layer(b"1")
+    assemble(store, project=project, platform=AMD64, layers=[made] * 127)
+    for layers in ([made] * 128, []):
+        with pytest.raises(PlanError):
+            assemble(store, project=project, platform=AMD64, layers=layers)
+
+
+def test_the_config_has_one_step_of_history_for_each_layer(store, layer, project):
+    """``docker history`` shows what each layer holds."""
+    layers = [layer(b"1"), layer(b"2")]
+    image = read_one(store, assemble(store, project=project, platform=AMD64, layers=layers))
+    history = json.loads(image.raw_config)["history"]
+    assert [step["created_by"] for step in history] == [made.title for made in layers]
+
+
+def test_an_index_names_each_platform(store, image):
+    """The order is the caller's."""
+    both = index(store, [image(b"1"), image(b"2", Platform("linux", "arm64"))])
+    entries = json.loads(store.read(both))["manifests"]
+    assert [entry["platform"]["architecture"] for entry in entries] == ["amd64", "arm64"]
