@@ -200,7 +200,7 @@ print(json.dumps([found.reason, found.hint]))
 
 
 def test_a_machine_without_user_namespaces_is_told_which_setting_and_which_engine():
-    """The kernel's setting is named, the command that changes it, and the engines that need none."""
+    """The setting is named, the command that changes it, and an engine that needs none."""
     import subprocess
     import sys
 

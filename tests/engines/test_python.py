@@ -29,7 +29,7 @@ except OSError:
 
 @pytest.fixture
 def base(root):
-    """The interpreters of the root, by name."""
+    """Return the interpreters of the root, by name."""
     return {
         "sandbox": BasePython(
             layers=(root,), program="python3.11", scratch=root.parent / "scratch"
