@@ -1,0 +1,123 @@
+"""Commands on the images of the store: images, inspect, rmi, prune, save, load."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from torchship.cli.common import example, open_store
+
+
+@click.command(epilog=example("torchship images", "torchship images --json"))
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def images(as_json: bool) -> None:
+    """List the images in the store."""
+    from torchship import render
+    from torchship.display import size
+    from torchship.oci.describe import describe
+
+    store = open_store()
+    rows = []
+    for named in store.images():
+        found = describe(store, named.descriptor)
+        platforms = ", ".join(str(each.image.platform) for each in found)
+        total = sum(each.size for each in found)
+        rows.append((named.reference.familiar, named.descriptor.digest, platforms, total))
+    if as_json:
+        keys = ("name", "digest", "platforms", "size")
+        _print_json([dict(zip(keys, map(_plain, row), strict=True)) for row in rows])
+    else:
+        cells = [(name, digest.short, on, size(total)) for name, digest, on, total in rows]
+        click.echo(render.table(("NAME", "DIGEST", "PLATFORMS", "SIZE"), cells, frozenset({3})))
+
+
+@click.command(epilog=example("torchship inspect mnist", "torchship inspect mnist --json"))
+@click.argument("reference")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def inspect(reference: str, as_json: bool) -> None:
+    """Show an image: its settings, and each layer's size, share, content and origin."""
+    from torchship import render
+    from torchship.oci.describe import describe
+
+    store = open_store()
+    found = describe(store, store.find(reference))
+    if as_json:
+        _print_json([each.as_json() for each in found])
+    else:
+        click.echo(render.inspected(found))
+
+
+@click.command(epilog=example("torchship rmi me/mnist:v0.1"))
+@click.argument("references", nargs=-1, required=True)
+def rmi(references: tuple[str, ...]) -> None:
+    """Remove images by name; `torchship prune` then frees their space."""
+    store = open_store()
+    for reference in references:
+        store.remove(reference)
+        click.echo(reference)
+
+
+@click.command(epilog=example("torchship prune"))
+def prune() -> None:
+    """Free the space of layers that no image uses, and of what was left unfinished."""
+    from torchship.display import size
+    from torchship.oci.prune import prune as sweep
+
+    freed = sweep(open_store())
+    click.echo(
+        f"freed {size(freed.size)}: {freed.blobs} blobs, {freed.unpacked} unpacked layers", err=True
+    )
+
+
+@click.command(epilog=example("torchship save mnist -o mnist.tar", "docker load -i mnist.tar"))
+@click.argument("reference")
+@click.option(
+    "-o",
+    "--output",
+    required=True,
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="The archive to write.",
+)
+def save(reference: str, output: Path) -> None:
+    """Write an image to one file, which is an OCI archive and can be loaded by Docker."""
+    from torchship.display import display
+    from torchship.oci.reference import Reference
+    from torchship.oci.save import save as write
+
+    store = open_store()
+    found = store.find(reference)
+    names = [named.reference for named in store.images() if named.descriptor == found]
+    asked = Reference.parse(reference)
+    with display() as progress:
+        write(
+            store,
+            found,
+            output,
+            names=[asked] if asked in names else names,
+            progress=progress,
+        )
+    click.echo(output)
+
+
+@click.command(epilog=example("torchship load mnist.tar"))
+@click.argument("archive", type=click.Path(path_type=Path))
+def load(archive: Path) -> None:
+    """Take images from an archive (of torchship, docker or skopeo) or an OCI layout folder."""
+    from torchship.oci.load import load as read
+
+    for loaded in read(open_store(), archive):
+        for name in loaded.names:
+            click.echo(f"{name.familiar} {loaded.descriptor.digest}")
+        if not loaded.names:
+            click.echo(loaded.descriptor.digest)
+
+
+def _plain(value: object) -> object:
+    return value if isinstance(value, int) else str(value)
+
+
+def _print_json(value: object) -> None:
+    import json
+
+    click.echo(json.dumps(value, indent=2, ensure_ascii=False))

@@ -1,0 +1,113 @@
+"""Commands on registries: login, logout, push, pull, tags."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING
+
+import click
+
+from torchship.cli.common import example, open_store
+from torchship.errors import UsageError
+
+if TYPE_CHECKING:
+    from torchship.digest import Descriptor
+    from torchship.oci.store import Store
+    from torchship.progress import Progress
+
+
+@click.command(
+    epilog=example(
+        "torchship login docker.io -u me",
+        "torchship login registry.example:5000 -u me --password-stdin < token",
+    )
+)
+@click.argument("host", default="docker.io")
+@click.option("-u", "--username", help="Asked for where it is not given.")
+@click.option("--password-stdin", is_flag=True, help="Read the password from standard input.")
+def login(host: str, username: str | None, password_stdin: bool) -> None:
+    """Check an account with a registry and keep it where Docker keeps it."""
+    from torchship.oci import auth
+
+    if password_stdin:
+        if username is None:
+            raise UsageError("--password-stdin needs --username")
+        password = sys.stdin.readline().rstrip("\r\n")
+    else:
+        username = username or click.prompt("Username", err=True)
+        password = click.prompt("Password", hide_input=True, err=True)
+    auth.login(host, username, password)
+    click.echo(f"logged in to {host} as {username}", err=True)
+
+
+@click.command(epilog=example("torchship logout docker.io"))
+@click.argument("host", default="docker.io")
+def logout(host: str) -> None:
+    """Forget the account at a registry."""
+    from torchship.oci import auth
+
+    known = auth.logout(host)
+    click.echo(f"logged out of {host}" if known else f"not logged in to {host}", err=True)
+
+
+@click.command(epilog=example("torchship push registry.example:5000/me/mnist:v0.1"))
+@click.argument("reference")
+def push(reference: str) -> None:
+    """Send an image of the store to its registry: only what the registry lacks."""
+    from torchship.display import display
+
+    store = open_store()
+    found = store.find(reference)
+    with display() as progress:
+        send(store, found, reference, progress)
+    click.echo(found.digest)
+
+
+def send(store: Store, image: Descriptor, name: str, progress: Progress) -> None:
+    """Push an image under a name, and tell how many bytes that took."""
+    from torchship.display import size
+    from torchship.oci.push import push
+    from torchship.oci.reference import Reference
+
+    reference = Reference.parse(name)
+    neighbours = tuple(named.reference for named in store.images())
+    pushed = push(store, image, reference, mount_from=neighbours, progress=progress)
+    progress.say(
+        f"{reference.familiar}: sent {size(pushed.sent)}, mounted {size(pushed.mounted)}, "
+        f"already there {size(pushed.skipped)}"
+    )
+
+
+@click.command(epilog=example("torchship pull registry.example:5000/me/mnist:v0.1"))
+@click.argument("reference")
+@click.option("--platform", metavar="OS/ARCH", help="Take this platform of an index.")
+@click.option("--all-platforms", is_flag=True, help="Take every platform of an index.")
+def pull(reference: str, platform: str | None, all_platforms: bool) -> None:
+    """Bring an image into the store, every byte verified."""
+    from torchship.display import display, size
+    from torchship.oci.pull import pull as fetch
+    from torchship.oci.reference import Reference
+    from torchship.platform import Platform
+
+    wanted = Platform.parse(platform) if platform else Platform.host()
+    with display() as progress:
+        pulled = fetch(
+            Reference.parse(reference),
+            open_store(),
+            platform=None if all_platforms else wanted,
+            progress=progress,
+        )
+        progress.say(f"received {size(pulled.received)}, already here {size(pulled.skipped)}")
+    click.echo(pulled.descriptor.digest)
+
+
+@click.command(epilog=example("torchship tags registry.example:5000/me/mnist"))
+@click.argument("repository")
+def tags(repository: str) -> None:
+    """List the tags that a repository has in its registry."""
+    from torchship.oci.reference import Reference
+    from torchship.oci.registry import Registry
+
+    reference = Reference.parse(repository)
+    for tag in Registry(reference.registry).tags(reference.repository):
+        click.echo(tag)
