@@ -80,6 +80,8 @@ def locate(
     offered: list[Found] = []
     if needs.is_lock and needs.file:
         offered += [wheel for wheels in uv.select(needs.file, finder.target) for wheel in wheels]
+    # uv would unpack a large wheel of a folder to learn its sha256: reading it is enough.
+    offered += _in(uv.folders(needs.options), pins)
     missing = _missing(pins, offered)
     offered += finder.find(missing)
     by_backend: dict[str, list[WheelPin]] = {}
@@ -133,6 +135,25 @@ class _Finder:
                 return []
             middle = len(pins) // 2
             return self.find(pins[:middle]) + self.find(pins[middle:])
+
+
+def _in(folders: tuple[Path, ...], pins: Collection[WheelPin]) -> list[Found]:
+    """Return the pinned files that stand in folders of this machine."""
+    return [
+        Found(
+            name=pin.name,
+            version=pin.version,
+            filename=pin.filename,
+            sha256=pin.digest.hex,
+            url=path.resolve().as_uri(),
+            size=pin.size,
+        )
+        for folder in folders
+        for pin in pins
+        if (path := folder / pin.filename).is_file()
+        and path.stat().st_size == pin.size
+        and Digest.of_file(path) == pin.digest
+    ]
 
 
 def _missing(pins: Collection[WheelPin], offered: Sequence[Found]) -> list[WheelPin]:
