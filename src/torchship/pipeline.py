@@ -9,6 +9,7 @@ import time
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -40,6 +41,7 @@ def lock(
     progress: Progress,
 ) -> Lock:
     """Resolve the project and write its lock; present pins are kept unless ``upgrade``."""
+    from torchship.oci.base import resolve_image
     from torchship.project import resolve
 
     previous = None
@@ -55,6 +57,7 @@ def lock(
         upgrade=upgrade,
         progress=progress,
         state=store.home / "apt",
+        resolve_image=partial(resolve_image, store=store, progress=progress),
     )
     lockfile.save(found, path)
     return found
@@ -96,30 +99,49 @@ def build(
     """Build an image for each platform, tag it (an index over several), return what was tagged."""
     from torchship.oci import image
 
-    manifests = [
-        image.assemble(
-            store,
-            project=project,
-            platform=platform,
-            layers=derived(project, pins, platform, store=store, progress=progress),
+    manifests = []
+    for platform in platforms:
+        below = _published_base(pins.platform(platform), store=store, progress=progress)
+        layers = derived(project, pins, platform, below=below, store=store, progress=progress)
+        manifests.append(
+            image.assemble(store, project=project, platform=platform, layers=layers, below=below)
         )
-        for platform in platforms
-    ]
     top = manifests[0] if len(manifests) == 1 else image.index(store, manifests)
     for name in names:
         store.tag(name, top)
     return top
 
 
+def _published_base(entry: PlatformLock, *, store: Store, progress: Progress) -> Image | None:
+    """Return the image that the project's stands on; None for a base of Debian packages."""
+    if entry.base.digest is None:
+        return None
+    from torchship.oci.base import base_image
+
+    return base_image(
+        entry.base.reference, entry.base.digest, entry.platform, store=store, progress=progress
+    )
+
+
 def derived(
-    project: Project, pins: Lock, platform: Platform, *, store: Store, progress: Progress
+    project: Project,
+    pins: Lock,
+    platform: Platform,
+    *,
+    below: Image | None = None,
+    store: Store,
+    progress: Progress,
 ) -> tuple[Layer, ...]:
-    """Return the image's layers, making those that the store does not know."""
+    """Return the image's layers, making those that the store does not know.
+
+    ``below`` is a published image that it stands on; its layers come first, as they are.
+    """
     from torchship.derive import derive
     from torchship.engines.python import interpreter_for
     from torchship.layers.plan import plan
 
     entry = pins.platform(platform)
+    under = below.layers if below else ()
 
     def interpreter(base: Sequence[Layer]) -> Interpreter:
         if not platform.is_host:
@@ -127,14 +149,28 @@ def derived(
             base = _base_for_host(project, pins, entry, store=store, progress=progress)
         return interpreter_for(entry.python, base=base, store=store)
 
-    return derive(
-        plan(project, entry, pins.data),
+    recipes = plan(
+        project,
+        entry,
+        pins.data,
+        base_layers=len(under),
+        interpreter=_interpreter_of(below, entry.python) if below else "",
+    )
+    return under + derive(
+        recipes,
         store=store,
-        base=(),
+        base=under,
         gather=_gatherer(project, pins, platform, store=store, progress=progress),
         interpreter=interpreter,
         progress=progress,
     )
+
+
+def _interpreter_of(below: Image, python: str) -> str:
+    """Return where a published base has its Python: Docker's own images say its version."""
+    minor = ".".join(python.split(".")[:2])
+    prefix = "/usr/local" if "PYTHON_VERSION" in below.environment else "/usr"
+    return f"{prefix}/bin/python{minor}"
 
 
 def _gatherer(

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import errno
 import os
-import tempfile
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -64,10 +63,11 @@ def unpack(layer: Layer, open_layer: OpenLayer, unpacked: Path) -> Path:
         with FileLock(f"{final}.lock"):
             if _usable(unpacked, layer):
                 return final / "root"
+            scratch = unpacked / f"{layer.diff_id.hex}.part"
             remove(final)
-            scratch = Path(tempfile.mkdtemp(prefix="part-", dir=unpacked))
+            remove(scratch)  # of a process that was killed: the lock says that nobody is at it
             try:
-                (scratch / "root").mkdir(mode=0o755)
+                (scratch / "root").mkdir(mode=0o755, parents=True)
                 with open_layer(layer) as blob:
                     _extract(layer, blob, scratch / "root")
                 (scratch / "boot").write_text(_BOOT.read_text())

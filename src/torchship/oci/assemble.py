@@ -40,6 +40,14 @@ _ENVIRONMENT = {
 }
 
 
+class Below(Protocol):
+    """What is taken over from a published base image besides its layers."""
+
+    @property
+    def environment(self) -> Mapping[str, str]:
+        """The variables of its config."""
+
+
 class Shelf(Protocol):
     """Where finished documents go: a store."""
 
@@ -53,10 +61,12 @@ def assemble(
     project: Project,
     platform: Platform,
     layers: Sequence[Layer],
+    below: Below | None = None,
     environment: Mapping[str, str] = os.environ,
 ) -> Descriptor:
     """Write config and manifest of one platform's image; return the manifest's descriptor.
 
+    ``below`` is the published image whose layers come first; its variables stay, under ours.
     ``environment`` is torchship's own: of it, only ``SOURCE_DATE_EPOCH`` counts.
     """
     if not layers:
@@ -72,7 +82,7 @@ def assemble(
         "os": platform.os,
         "config": {
             "User": f"{layout.UID}:{layout.GID}",
-            "Env": [f"{k}={v}" for k, v in {**_ENVIRONMENT, **project.environment}.items()],
+            "Env": [f"{k}={v}" for k, v in _variables(project, below).items()],
             "Cmd": list(project.command),
             "WorkingDir": layout.WORKDIR,
             "Labels": _labels(project, created),
@@ -98,6 +108,13 @@ def index(store: Shelf, manifests: Sequence[Descriptor]) -> Descriptor:
         "manifests": [descriptor.as_json() for descriptor in manifests],
     }
     return store.put(canonical.encode(document), mediatypes.OCI_INDEX)
+
+
+def _variables(project: Project, below: Below | None) -> Mapping[str, str]:
+    found = {**(below.environment if below else {}), **_ENVIRONMENT}
+    if below and below.environment.get("PATH"):
+        found["PATH"] = f"/{layout.VENV.strip('/')}/bin:{below.environment['PATH']}"
+    return {**found, **project.environment}
 
 
 def _described(layer: Layer) -> Descriptor:

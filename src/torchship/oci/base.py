@@ -12,11 +12,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import IO, BinaryIO
 
-from torchship.digest import Digest
-from torchship.errors import LayerError, ProjectError
+import msgspec
+
+from torchship.digest import Descriptor, Digest
+from torchship.errors import BlobMissing, LayerError, ProjectError
 from torchship.layers.layer import Layer
+from torchship.oci.documents import MANIFEST_LIMIT, decode
 from torchship.oci.image import Image, read_image
-from torchship.oci.mediatypes import COMPRESSION
+from torchship.oci.mediatypes import COMPRESSION, OCI_MANIFEST
 from torchship.oci.pull import fetch_blobs
 from torchship.oci.reference import Reference
 from torchship.oci.registry import Registry
@@ -78,6 +81,9 @@ def base_image(
 
     Its layers are `Layer` values by digest, its environment and user are there to build on.
     """
+    kept = _kept(digest, platform, store)
+    if kept is not None:
+        return kept
     reference = Reference.parse(text).with_digest(digest)
     source = registry or Registry(reference.registry)
     raw, descriptor = source.manifest(reference)
@@ -87,6 +93,27 @@ def base_image(
     descriptors = [layer.descriptor for layer in image.layers]
     fetch_blobs(descriptors, reference, store, registry=source, progress=progress)
     return image
+
+
+def _kept(digest: Digest, platform: Platform, store: Store) -> Image | None:
+    """Return a base that the store has whole, so that an edit needs no registry."""
+    if not store.has(digest):
+        return None
+    with store.open_blob(digest) as blob:
+        raw = blob.read(MANIFEST_LIMIT)
+    stated = decode(raw, _Stated, str(digest)).media_type or OCI_MANIFEST
+    descriptor = Descriptor(media_type=stated, digest=digest, size=len(raw))
+    try:
+        image = read_image(store, descriptor, platform)
+    except BlobMissing:
+        return None
+    return image if all(store.has(layer.digest) for layer in image.layers) else None
+
+
+class _Stated(msgspec.Struct, frozen=True, rename="camel"):
+    """What a manifest says it is."""
+
+    media_type: str | None = None
 
 
 @dataclass(slots=True)

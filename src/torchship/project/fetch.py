@@ -26,7 +26,7 @@ from urllib.parse import urlsplit
 from torchship.digest import Digest
 from torchship.errors import FetchError
 from torchship.progress import Progress
-from torchship.project.address import Address, shown
+from torchship.project.address import Address, host_of, shown
 from torchship.project.answer import continues, judge
 from torchship.project.downloads import Downloads
 from torchship.project.fetcher import TRIES, Failure, Fetcher, Wanted, pause
@@ -152,13 +152,23 @@ def exists(source: str) -> bool:
     return True
 
 
+_TOLD = 3  # files that one message names; the rest are counted
+
+
 def told(failures: Mapping[str, tuple[Failure, ...]]) -> str:
-    """Return one message about files that could not be had, by name: what was tried."""
-    lines = []
-    for name, tried in sorted(failures.items()):
-        reasons = "; ".join(map(str, tried)) or "no source has it"
-        lines.append(f"{name} ({reasons})")
-    return f"could not fetch {', '.join(lines)}"
+    """Return one sentence about files that could not be had: which, and what each source said."""
+    names = sorted(failures)
+    more = f" and {len(names) - _TOLD} more" if len(names) > _TOLD else ""
+    reasons = dict.fromkeys(
+        f"{host_of(failure.source) if '://' in failure.source else failure.source}: "
+        f"{failure.reason}"
+        for name in names
+        for failure in failures[name]
+    )
+    return (
+        f"could not fetch {', '.join(names[:_TOLD])}{more} "
+        f"({'; '.join(reasons) or 'no source has it'})"
+    )
 
 
 class _Client:
