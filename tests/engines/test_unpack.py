@@ -6,6 +6,7 @@ import multiprocessing
 import os
 import stat
 import tarfile
+import time
 from pathlib import Path
 
 import pytest
@@ -348,6 +349,31 @@ def test_processes_that_unpack_one_layer_at_once_wait_for_one_another(tmp_path):
         worker.join(30)
         assert worker.exitcode == 0
     assert (unpack.tree(tmp_path / "u", layer) / "a").read_bytes() == content
+    assert sorted(path.suffix for path in (tmp_path / "u").iterdir()) == ["", ".lock"]
+
+
+def test_killed_at_any_moment_it_leaves_nothing_that_is_used(tmp_path):
+    """After kill -9 the next process unpacks the whole layer and clears the rest away."""
+    contents = [os.urandom(1 << 16) for _ in range(64)]
+
+    def add(archive):
+        for number, content in enumerate(contents):
+            archive.add(Entry(path=f"f{number:02}", size=len(content)), [content])
+
+    layer = write_layer(tmp_path / "l", add)
+    values = (layer.digest.hex, layer.diff_id.hex, layer.size)
+    context = multiprocessing.get_context("fork")
+    for moment in range(12):
+        worker = context.Process(target=_unpack, args=(tmp_path / "l", values, tmp_path / "u"))
+        worker.start()
+        time.sleep(moment * 0.004)
+        worker.kill()
+        worker.join()
+        if (tmp_path / "u" / layer.diff_id.hex).exists():
+            root = unpack.tree(tmp_path / "u", layer)
+            assert [path.read_bytes() for path in sorted(root.iterdir())] == contents
+            unpack.remove(root.parent)
+    _unpack(tmp_path / "l", values, tmp_path / "u")
     assert sorted(path.suffix for path in (tmp_path / "u").iterdir()) == ["", ".lock"]
 
 
