@@ -15,8 +15,9 @@ The network, the optimiser, the flags, their defaults and the log lines are thos
 
 Evidence (all from recorded runs; accuracy on the 10,000 test images, seconds of training):
 
-    epochs  seeds  accuracy  seconds/epoch  device            torch
-    ------  -----  --------  -------------  ----------------  -----------
+    epochs  seeds  accuracy  seconds/epoch  device             torch
+    ------  -----  --------  -------------  -----------------  ----------
+    1       1      98.56%    93             2 CPU cores, busy  2.13.0+cpu
 """
 
 import argparse
