@@ -51,7 +51,7 @@ def start(store: Store, source: Path) -> subprocess.Popen:
 def noise(tmp_path):
     """Return a file of 8 MB that does not compress."""
     path = tmp_path / "noise"
-    path.write_bytes(random.Random(1).randbytes(3 << 20))
+    path.write_bytes(random.Random(1).randbytes(8 << 20))
     return path
 
 
