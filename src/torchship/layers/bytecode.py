@@ -2,7 +2,7 @@
 
 The layers of wheels and of the base stay pure: these stand on top, and differ for each exact
 version of Python, since two patch releases compile one source to different bytes. Why which
-modules are compiled: docs/decisions/0003-bytecode.md.
+modules are compiled: docs/decisions/0004-bytecode.md.
 """
 
 from __future__ import annotations
