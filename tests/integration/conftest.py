@@ -1,6 +1,7 @@
 """Registries for the tests here: one for all, unless a test damages it."""
 
 import pytest
+from tests.integration import engines
 from tests.integration import proxy as proxies
 from tests.integration import registry as registries
 
@@ -18,6 +19,13 @@ def docker_config(tmp_path, monkeypatch):
 def shared_registry(tmp_path_factory):
     """Give an anonymous registry that all tests share: each uses repositories of its own."""
     with registries.running(tmp_path_factory.mktemp("registry")) as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def dockerd():
+    """Give a Docker Engine of the tests' own, which all tests share."""
+    with engines.running_docker() as running:
         yield running
 
 
