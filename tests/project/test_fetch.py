@@ -215,7 +215,7 @@ def test_the_error_lists_every_file_and_what_was_tried(serve, tmp_path: Path) ->
     assert "one.whl" in text and "another sha256" in text and "404" in text
     assert "two.whl" in text and "no such file" in text
     assert "hunter" not in text and "good.whl" not in text
-    assert f"{server.url}/gone" in text
+    assert server.url in text
     assert (tmp_path / "d" / Digest.of(good).hex[:2] / Digest.of(good).hex / "good.whl").exists()
 
 

@@ -37,6 +37,8 @@ DEFAULTS = (
     "**/.DS_Store", "**/.idea", "**/.vscode",
     # what training leaves behind: torchship's runs and TensorBoard's, outputs, other trackers
     "lightning_logs", "mlruns", "output", "outputs", "runs", "wandb",
+    # what it pins is in the image, and its time would give every relock another digest
+    "torchship.lock",
 )  # fmt: skip
 """Left out unless ``.dockerignore`` or ``exclude`` takes it back, as in ``!outputs``."""
 
