@@ -700,7 +700,7 @@ def _killed(verb, name, home, seconds):
     return process.wait() == -signal.SIGKILL
 
 
-@pytest.mark.parametrize("rounds", [6, pytest.param(50, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("rounds", [4, pytest.param(50, marks=pytest.mark.slow)])
 def test_a_killed_pull_loses_nothing(store, tmp_path, name, pusher, rounds):
     """Whenever a pull is killed, the store stays sound, and the next pull succeeds."""
     made = images.image(store, [("a", 20_000_000), ("b", 5_000_000), ("c", 1000)])
@@ -719,7 +719,7 @@ def test_a_killed_pull_loses_nothing(store, tmp_path, name, pusher, rounds):
     assert hits
 
 
-@pytest.mark.parametrize("rounds", [6, pytest.param(50, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("rounds", [4, pytest.param(50, marks=pytest.mark.slow)])
 def test_a_killed_push_leaves_no_half_image(store, empty, name, pusher, rounds):
     """The name appears with all it needs, or not at all; the next push succeeds."""
     hits = 0
