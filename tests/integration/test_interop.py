@@ -307,8 +307,8 @@ def test_docker_loads_and_runs_it(archive, dockerd, expected):
     """``docker load`` takes the archive, and the container sees the same files."""
     assert "me/mnist:v0.1" in dockerd.docker("load", "--input", archive)
     same(parsed(dockerd.docker("run", "--rm", "--network=none", NAME)), expected)
-    shown = dockerd.docker("run", "--rm", "--network=none", NAME, "/bin/sh", "-c", "ulimit -u; pwd")
-    assert shown.splitlines()[-1] == "/workspace"
+    shown = dockerd.docker("run", "--rm", "--network=none", NAME, "/bin/sh", "-c", "pwd")
+    assert shown == "/workspace\n"
 
 
 def test_docker_needs_only_the_layers_that_it_lacks(made, dockerd, archive, tmp_path, expected):
