@@ -31,8 +31,8 @@ _COMPILED = (BytecodeRecipe, DebianBytecodeRecipe)
 Gather = Callable[[Collection[Digest]], Mapping[Digest, Path]]
 """Fetches files by their sha256."""
 
-FindInterpreter = Callable[[Sequence[Layer]], Interpreter]
-"""Gives a Python of the image's version, from the base's layers."""
+FindInterpreter = Callable[[Sequence[Layer]], Interpreter | None]
+"""Gives a Python of the image's version, from the base's layers; None: not without them."""
 
 
 def derive(
@@ -47,7 +47,8 @@ def derive(
     """Return the layer of each recipe, in order, making those that the store lacks.
 
     ``base`` are layers below the first recipe, for an image that stands on a published one;
-    otherwise the first recipe is the base. Files are gathered only for what is made.
+    otherwise the first recipe is the base. ``interpreter`` is asked before the base is made,
+    with no layers, and again when it is. Files are gathered only for what is made.
     """
     layers = {
         place: layer
@@ -99,11 +100,13 @@ def _in_processes(
         start(plain, materials)
         try:
             while running or compiled:
-                if compiled and (base or 0 in layers):
-                    found = interpreter(base or [layers[0]])
-                    compiled.sort(key=lambda place: -_weight(recipes[place], materials))
-                    start(compiled, replace(materials, interpreter=found))
-                    compiled = []
+                if compiled:
+                    below = base or [layers[0]] if 0 in layers or base else []
+                    found = interpreter(below)
+                    if found is not None:
+                        compiled.sort(key=lambda place: -_weight(recipes[place], materials))
+                        start(compiled, replace(materials, interpreter=found))
+                        compiled = []
                 done, _ = wait(running, return_when=FIRST_COMPLETED)
                 for future in done:
                     place = running.pop(future)

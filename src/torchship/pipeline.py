@@ -137,13 +137,16 @@ def derived(
     ``below`` is a published image that it stands on; its layers come first, as they are.
     """
     from torchship.derive import derive
-    from torchship.engines.python import interpreter_for
+    from torchship.engines.python import interpreter_for, on_host
     from torchship.layers.plan import plan
 
     entry = pins.platform(platform)
     under = below.layers if below else ()
 
-    def interpreter(base: Sequence[Layer]) -> Interpreter:
+    def interpreter(base: Sequence[Layer]) -> Interpreter | None:
+        here = on_host(entry.python)
+        if here is not None or not base:
+            return here
         if not platform.is_host:
             # Bytecode is the same for every platform, so this machine's base compiles it.
             base = _base_for_host(project, pins, entry, store=store, progress=progress)

@@ -75,7 +75,6 @@ def test_what_tools_leave_behind_stays_out(project):
         "main.py",
         "pkg/runs/kept.py",
         "tagged/CACHEDIR.TAG",
-        "torchship.lock",
     ]
 
 

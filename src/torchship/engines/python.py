@@ -1,7 +1,7 @@
 """A Python of exactly the image's version, to compile its bytecode with.
 
-Three ways to one, in this order. The one that runs torchship, where its version is the same to
-the last number. The base's own, in a sandbox. And where the machine allows no user namespaces,
+Three ways to one, in this order. One of this machine, where its version is the same to the last
+number. The base's own, in a sandbox. And where the machine allows no user namespaces,
 the base's own without one: it is then started by the base's own dynamic loader, as the caller.
 That is only done for a base of Debian packages, whose bytes the lock pins by sha256 and which
 apt verified by Debian's signature when it was made: that Python is as trustworthy as any
@@ -12,11 +12,13 @@ from __future__ import annotations
 
 import os
 import platform as host
+import shutil
 import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 from torchship.engines import container, namespaces, unpack
@@ -33,11 +35,13 @@ _TOLD = 2000  # characters of what a failed script printed that its error repeat
 
 @dataclass(frozen=True, slots=True)
 class HostPython:
-    """The Python that runs torchship."""
+    """A Python of this machine."""
+
+    program: str
 
     def run(self, script: Path, arguments: Sequence[str]) -> None:
         """Run a script, isolated, with a clean environment."""
-        command = [sys.executable, "-I", "-S", str(script), *arguments]
+        command = [self.program, "-I", "-S", str(script), *arguments]
         _checked(script, command, _CLEAN)
 
 
@@ -106,6 +110,28 @@ class LoadedPython:
         _checked(script, command, {**_CLEAN, "PYTHONHOME": str(usr)})
 
 
+@cache
+def on_host(version: str) -> Interpreter | None:
+    """Return a Python of this machine that is exactly that CPython; None where there is none."""
+    if (host.python_implementation(), host.python_version()) == ("CPython", version):
+        return HostPython(sys.executable)
+    asked = "import platform as p; print(p.python_implementation(), p.python_version())"
+    folders = os.pathsep.join((os.environ.get("PATH", ""), os.defpath))
+    program = shutil.which(f"python{_minor(version)}", path="/usr/bin") or shutil.which(
+        f"python{_minor(version)}", path=folders
+    )
+    if program is None:
+        return None
+    try:
+        answer = subprocess.run(
+            [program, "-I", "-S", "-c", asked],
+            env=_CLEAN, capture_output=True, text=True, timeout=10, check=False,
+        )  # fmt: skip
+    except (OSError, subprocess.TimeoutExpired):
+        return None  # a broken link or a shim: there are other ways
+    return HostPython(program) if answer.stdout.split() == ["CPython", version] else None
+
+
 def interpreter_for(
     version: str, *, base: Sequence[Layer], store: Store, platform: Platform | None = None
 ) -> Interpreter:
@@ -114,8 +140,9 @@ def interpreter_for(
     ``base`` are the layers, lowest first, that hold it for ``platform`` (default: this
     machine's). They are unpacked where they are needed. Raises `EngineError` where there is none.
     """
-    if host.python_implementation() == "CPython" and host.python_version() == version:
-        return HostPython()
+    here = on_host(version)
+    if here is not None:
+        return here
     platform = platform or Platform.host()
     if not platform.is_host:
         raise EngineError(

@@ -32,6 +32,13 @@ from typing import Any
 
 _CO_OPTIMIZED = 1  # functions have it; modules and class bodies, which run on import, do not
 _UNCHECKED = b"\x01\x00\x00\x00"  # PEP 552: hash-based (bit 0), not checked (bit 1 is clear)
+_NO_VALUE = {opcode.opmap[name] for name in ("CACHE", "TO_BOOL", "NOP") if name in opcode.opmap}
+_JUMPS_IF_FALSE = {
+    opcode.opmap[name]
+    for name in ("POP_JUMP_FORWARD_IF_FALSE", "POP_JUMP_IF_FALSE")
+    if name in opcode.opmap
+}
+_ATTRIBUTE_SHIFT = 1 if sys.version_info >= (3, 12) else 0  # its low bit marks a method call
 _SMALL_INT = opcode.opmap.get("LOAD_SMALL_INT")  # Python 3.14
 
 
@@ -52,16 +59,23 @@ def bytecode(source: bytes, code: CodeType) -> bytes:
 def imports(code: CodeType) -> list[tuple[int, str, tuple[str, ...]]]:
     """Return what runs on import: level, module and names of each, class bodies included.
 
-    An import inside a function waits for its call; one under ``if TYPE_CHECKING`` is counted,
-    which makes a few files more, never one less.
+    An import inside a function waits for its call, and one under ``if TYPE_CHECKING:`` is for
+    type checkers: neither runs when the module is imported.
     """
     found = []
     constants: list[object] = [None, None]
     extended = 0
+    resume = 0  # where the block under ``if TYPE_CHECKING:`` ends
+    typing_only = False  # the value that a jump would test is TYPE_CHECKING
     raw = code.co_code
     for position in range(0, len(raw), 2):
         operation, argument = raw[position], raw[position + 1] | extended
         extended = 0
+        if position < resume or operation in _NO_VALUE:
+            continue
+        if typing_only and operation in _JUMPS_IF_FALSE:
+            resume = position + 2 + 2 * argument  # relative, in instructions
+        typing_only = _names(code, operation, argument) == "TYPE_CHECKING"
         if operation == opcode.EXTENDED_ARG:
             extended = argument << 8
         elif operation == opcode.opmap["LOAD_CONST"]:
@@ -77,6 +91,15 @@ def imports(code: CodeType) -> list[tuple[int, str, tuple[str, ...]]]:
         if isinstance(constant, CodeType) and not constant.co_flags & _CO_OPTIMIZED:
             found += imports(constant)
     return found
+
+
+def _names(code: CodeType, operation: int, argument: int) -> str | None:
+    """Return the name that an instruction of a module's body loads: ``a`` or ``typing.a``."""
+    if operation == opcode.opmap["LOAD_NAME"]:
+        return code.co_names[argument]
+    if operation == opcode.opmap["LOAD_ATTR"]:
+        return code.co_names[argument >> _ATTRIBUTE_SHIFT]
+    return None
 
 
 class Modules:
