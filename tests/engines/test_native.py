@@ -211,3 +211,9 @@ def test_a_machine_without_user_namespaces_is_told_which_setting_and_which_engin
     reason, hint = json.loads(done.stdout)
     assert "user.max_user_namespaces" in reason
     assert "sysctl" in hint and "--engine docker" in hint
+
+
+def test_a_layer_may_stand_twice_in_an_image(run, image):
+    """Images built on images repeat layers, which overlayfs by itself refuses."""
+    repeated = replace(image, layers=(*image.layers, *image.layers))
+    assert run("echo", "there", image=repeated)[:2] == (0, "there\n")

@@ -85,7 +85,9 @@ class Native:
         threading.Thread(
             target=unpack.settle, args=(store.unpacked, layers), name="settle", daemon=True
         ).start()
-        return folders
+        # overlayfs refuses a folder that stands twice. What a layer holds and hides is the same
+        # with its lower occurrences left out: the uppermost one says it all again.
+        return tuple(reversed(dict.fromkeys(reversed(folders))))
 
 
 def explained(error: StartError) -> EngineError:
