@@ -1,4 +1,6 @@
-"""Registries for the tests here: one for all, unless a test damages it."""
+"""A Docker Engine and registries for the tests here: one for all, unless a test damages it."""
+
+from pathlib import Path
 
 import pytest
 from tests.integration import engines
@@ -6,6 +8,8 @@ from tests.integration import proxy as proxies
 from tests.integration import registry as registries
 
 from torchship.oci.patience import Patience
+
+EXAMPLE = Path(__file__).parents[2] / "examples" / "mnist"
 
 
 @pytest.fixture(autouse=True)
@@ -27,6 +31,21 @@ def dockerd():
     """Give a Docker Engine of the tests' own, which all tests share."""
     with engines.running_docker() as running:
         yield running
+
+
+@pytest.fixture(scope="session")
+def base_image(dockerd) -> str:
+    """Give the tests' Docker Engine a base image with Python, made of Debian packages."""
+    dockerd.docker("import", engines.base_archive(), engines.BASE_IMAGE)
+    return engines.BASE_IMAGE
+
+
+@pytest.fixture(scope="session")
+def torch_index(tmp_path_factory):
+    """Serve what the example requires, torch and all, on loopback."""
+    wanted = (EXAMPLE / "requirements.txt").read_text().split()
+    with engines.wheel_index(tmp_path_factory.mktemp("index"), *wanted) as address:
+        yield address
 
 
 @pytest.fixture
