@@ -61,6 +61,7 @@ def _base() -> Finding:
 
 
 def _native(store: Store) -> Finding:
+    from torchship.engines.namespaces import OTHER
     from torchship.engines.native import Native
 
     missing = Native(store).missing()
@@ -69,9 +70,7 @@ def _native(store: Store) -> Finding:
             subject="native engine",
             state="runs images without Docker or root (no seccomp filter, no cgroup limits)",
         )
-    return Finding(
-        subject="native engine", state=missing, fix="or run images with --engine docker or podman"
-    )
+    return Finding(subject="native engine", state=missing, fix=OTHER)
 
 
 def _program(name: str) -> Finding:

@@ -210,7 +210,7 @@ def test_a_machine_without_user_namespaces_is_told_which_setting_and_which_engin
     assert done.returncode == 0, done.stderr
     reason, hint = json.loads(done.stdout)
     assert "user.max_user_namespaces" in reason
-    assert "sysctl" in hint and "--engine docker" in hint
+    assert "sysctl" in hint and "docker load" in hint
 
 
 def test_a_layer_may_stand_twice_in_an_image(run, image):

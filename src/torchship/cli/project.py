@@ -145,7 +145,7 @@ def build(
 @click.argument("command", nargs=-1, type=click.UNPROCESSED)
 @click.option(
     "--engine",
-    type=click.Choice(["auto", "docker", "podman", "native"]),
+    type=click.Choice(["auto", "native"]),
     default="auto",
     show_default=True,
     help="What runs the image; native needs no container engine.",
@@ -200,8 +200,8 @@ def run(
     limit = _bytes(memory) if memory else None
     wanted = Platform.parse(platform) if platform else Platform.host()
     store = open_store()
-    chosen = choose(engine, store)
     try:
+        chosen = choose(engine, store)
         with display() as progress:
             top, name = _target(target, wanted, lock_file, store, progress)
         image = read_image(store, top, wanted)

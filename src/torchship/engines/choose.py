@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from torchship.engines import namespaces
 from torchship.engines.native import Native
 from torchship.engines.request import Engine
 from torchship.errors import EngineError, UsageError
@@ -35,5 +36,5 @@ def choose(name: str, store: Store) -> Engine:
         lacks.append(f"{engine.name}: {reason}")
     raise EngineError(
         "no engine can run an image here: " + "; ".join(lacks),
-        hint="install Docker or Podman, or let ordinary users make user namespaces",
+        hint=found.hint if (found := namespaces.obstacle()) else namespaces.OTHER,
     )

@@ -35,7 +35,7 @@ def limited(limit: int | None) -> Iterator[tuple[str, ...]]:
         raise EngineError(
             f"no memory limit can be set: {parent} cannot be written to ({error.strerror})",
             hint="leave --memory out, start torchship with `systemd-run --user --scope "
-            "-p MemoryMax=...`, or use `--engine docker`",
+            "-p MemoryMax=...`, or run the image with Docker",
         ) from error
     try:
         for name, value in settings.items():
@@ -58,5 +58,5 @@ def _place(limit: int) -> tuple[Path, dict[str, str]]:
                 return parent, {"memory.max": str(limit), "memory.swap.max": "0"}
     raise EngineError(
         "no memory limit can be set: this machine gives the caller no memory cgroup",
-        hint="leave --memory out, or use `--engine docker`",
+        hint="leave --memory out, or run the image with Docker",
     )

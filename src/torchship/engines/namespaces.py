@@ -14,7 +14,12 @@ from pathlib import Path
 OLDEST_KERNEL = (5, 12)
 """Overlays by ordinary users came with 5.11, mount_setattr(2) with 5.12."""
 
-_OTHER = "use another engine: `--engine docker` or `--engine podman`"
+OTHER = (
+    "run the image with Docker or Podman: `torchship save IMAGE -o image.tar`, then "
+    "`docker load -i image.tar` or `podman load -i image.tar`"
+)
+"""What to do where the native engine cannot run."""
+
 _PROBE = (
     "import sys; sys.path.insert(0, sys.argv[1]); "
     "from torchship.engines.syscalls import CLONE_NEWUSER, CLONE_NEWNS, unshare, new_mount; "
@@ -69,13 +74,13 @@ _SETTINGS = (
 def obstacle() -> Obstacle | None:
     """Try to make a user namespace; return None where it works. Takes about 0.03 s."""
     if sys.platform != "linux":
-        return Obstacle("the native engine runs on Linux only", _OTHER)
+        return Obstacle("the native engine runs on Linux only", OTHER)
     release = tuple(int(part) for part in os.uname().release.split("-")[0].split(".")[:2])
     if release < OLDEST_KERNEL:
         wanted = ".".join(map(str, OLDEST_KERNEL))
         return Obstacle(
             f"the native engine needs Linux {wanted} or later, and this is {os.uname().release}",
-            _OTHER,
+            OTHER,
         )
     command = (sys.executable, "-I", "-S", "-c", _PROBE, str(Path(__file__).parents[2]))
     tried = subprocess.run(command, env={}, capture_output=True, text=True, check=False)
@@ -94,8 +99,8 @@ def explain(found: str) -> Obstacle:
         except FileNotFoundError:
             continue
         if value == setting.forbids:
-            return Obstacle(setting.reason, f"{setting.hint}; or {_OTHER}")
+            return Obstacle(setting.reason, f"{setting.hint}; or {OTHER}")
     return Obstacle(
         f"this machine does not let torchship make a container ({found})",
-        f"inside another container, start that one with more rights; or {_OTHER}",
+        f"inside another container, start that one with more rights; or {OTHER}",
     )

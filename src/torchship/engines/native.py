@@ -103,15 +103,14 @@ def explained(error: StartError) -> EngineError:
     if "mount overlay" in error.detail:
         return EngineError(
             f"the image's layers could not be stacked: {error.detail}",
-            hint="set TORCHSHIP_HOME to a folder on ext4, xfs or btrfs, "
-            "or use `--engine docker` or `--engine podman`",
+            hint=f"set TORCHSHIP_HOME to a folder on ext4, xfs or btrfs, or {namespaces.OTHER}",
         )
     found = namespaces.obstacle()
     if found is not None:
         return EngineError(found.reason, hint=found.hint)
     return EngineError(
         f"the container could not be started: {error.stage}: {error.detail}",
-        hint="use another engine: `--engine docker` or `--engine podman`",
+        hint=namespaces.OTHER,
     )
 
 

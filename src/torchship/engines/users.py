@@ -38,7 +38,7 @@ def resolve(text: str, layers: Sequence[Path]) -> User:
     if uid is None:
         raise EngineError(
             f"the image runs as user {name!r}, which its /etc/passwd does not have",
-            hint="give the user as a number in the image, or use `--engine docker`",
+            hint="give the user as a number in the image, or run it with Docker",
         )
     gid = _number(row[3]) if row is not None else 0
     if group:
