@@ -20,6 +20,7 @@ import pytest
 from tests.project.debian import DebianMirror
 from tests.wheels import make_wheel
 
+from torchship.digest import Digest
 from torchship.oci.store import Store
 from torchship.project.apt import BASE_PACKAGES
 
@@ -177,20 +178,22 @@ def debian_packages(tmp_path_factory) -> DebianMirror:
 @pytest.fixture
 def machine(tmp_path: Path, debian_packages: DebianMirror) -> Machine:
     """Give a machine that can lock and build, and reaches no network."""
-    found = sealed(tmp_path)
+    return equipped(tmp_path, debian_packages)
+
+
+def equipped(root: Path, mirror: DebianMirror) -> Machine:
+    """Return such a machine; `leaf`, and `other`, which needs it, are on its shelf."""
+    found = sealed(root)
     found.wheel("leaf", "1.0")
     found.wheel("other", "1.0", requires=["leaf"])
-    return found.with_environment(
-        TORCHSHIP_DEBIAN_MIRROR=debian_packages.root, TORCHSHIP_DEBIAN_TRUSTED="1"
-    )
+    return found.with_environment(TORCHSHIP_DEBIAN_MIRROR=mirror.root, TORCHSHIP_DEBIAN_TRUSTED="1")
 
 
 def verify(home: Path) -> int:
     """Check that every blob of a store has its digest; return how many there are."""
     blobs = [path for path in (home / "oci" / "blobs" / "sha256").glob("*") if path.is_file()]
     for path in blobs:
-        done = subprocess.run(["sha256sum", path], capture_output=True, text=True, check=True)
-        assert done.stdout.split()[0] == path.name
+        assert Digest.of_file(path).hex == path.name
     return len(blobs)
 
 

@@ -52,7 +52,8 @@ def main() -> None:
         torchship(standalone_mode=False)
     except click.exceptions.Exit as done:
         sys.exit(done.exit_code)
-    except click.exceptions.Abort:
+    except (click.exceptions.Abort, KeyboardInterrupt):
+        click.echo("interrupted", err=True)
         sys.exit(INTERRUPTED)
     except click.ClickException as error:
         error.show()
@@ -60,9 +61,6 @@ def main() -> None:
     except TorchshipError as error:
         complain(error)
         sys.exit(error.exit_code)
-    except KeyboardInterrupt:
-        click.echo("interrupted", err=True)
-        sys.exit(INTERRUPTED)
     except BrokenPipeError:
         # whoever read the answer has gone: nothing is wrong with us
         sys.stderr.close()
