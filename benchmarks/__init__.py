@@ -1,0 +1,1 @@
+"""What torchship takes, against what people did before: ratios of two sides in one run."""
