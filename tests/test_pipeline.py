@@ -1,0 +1,205 @@
+"""Locks that age, data that nobody serves, and how the demo goes on all the same."""
+
+from __future__ import annotations
+
+import importlib.util
+import shutil
+from pathlib import Path
+
+import pytest
+from tests.machine import PLAIN, Machine, debian_packages, equipped
+from tests.project.debian import DebianMirror
+
+from torchship import pipeline
+from torchship.engines.python import on_host
+from torchship.errors import DataUnavailable, MovedOn
+from torchship.oci.store import Store
+from torchship.platform import Platform
+from torchship.progress import SILENT
+from torchship.project import lock as lockfile
+from torchship.project.project import load
+
+__all__ = ["debian_packages"]
+
+DEMO = Path(__file__).parents[1] / "examples" / "demo.py"
+UNAVAILABLE = f"""
+[[tool.torchship.data]]
+path = "/data/train.gz"
+sha256 = "{"0" * 64}"
+urls = ["http://127.0.0.1:9/train.gz"]
+"""
+
+
+class Heard:
+    """A progress that keeps what it is told."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def say(self, line: str) -> None:
+        """Keep a line."""
+        self.lines.append(line)
+
+    def task(self, label, total=None):
+        """Count nothing."""
+        return SILENT.task(label, total)
+
+
+@pytest.fixture
+def aging(debian_packages, tmp_path) -> DebianMirror:
+    """Give a mirror of the test's own, on which packages move on."""
+    root = shutil.copytree(debian_packages.root, tmp_path / "mirror")
+    files = {
+        name: root / path.relative_to(debian_packages.root)
+        for name, path in debian_packages.files.items()
+    }
+    return DebianMirror(root, stanzas=dict(debian_packages.stanzas), files=files)
+
+
+@pytest.fixture
+def machine(aging, tmp_path, monkeypatch) -> Machine:
+    """Give a machine that uses it; this process is on that machine too."""
+    found = equipped(tmp_path, aging)
+    for name, value in found.environment.items():
+        monkeypatch.setenv(name, value)
+    for name in ("TORCHSHIP_MIRRORS", "TORCHSHIP_DEBIAN_SNAPSHOT", "SOURCE_DATE_EPOCH"):
+        monkeypatch.delenv(name, raising=False)
+    return found
+
+
+def move_on(mirror: DebianMirror) -> None:
+    """Replace a package by a newer version, as Debian's mirrors do."""
+    mirror.add("bash", "1.1")
+    mirror.publish()
+
+
+def test_a_lock_whose_packages_moved_on(machine, aging):
+    """`build` names what moved on and the command that mends it; that command mends it."""
+    project = machine.project(requirements__txt="leaf\n")
+    assert machine.torchship("lock", project).status == 0
+    move_on(aging)
+    said = machine.torchship("build", project).fails("bash 1.0 (now 1.1)")
+    command = f"torchship lock --upgrade {project}"
+    assert command in said
+    assert machine.torchship(*command.split()[1:]).status == 0
+    machine.build(project)
+
+
+def test_an_image_that_is_built_needs_no_mirror(machine, aging):
+    """What the store holds is not asked for again, whatever the mirrors do."""
+    project = machine.project(requirements__txt="leaf\n")
+    digest = machine.build(project)
+    move_on(aging)
+    assert machine.build(project) == digest
+
+
+def test_a_snapshot_archive_serves_what_moved_on(machine, aging, tmp_path):
+    """With TORCHSHIP_DEBIAN_SNAPSHOT the lock is built from as it is, years later."""
+    project = machine.project()
+    assert machine.torchship("lock", project).status == 0
+    made = lockfile.load(project / "torchship.lock").created.strftime("%Y%m%dT%H%M%SZ")
+    archive = tmp_path / "snapshots"
+    shutil.copytree(aging.root, archive / "archive" / "debian" / made)
+    move_on(aging)
+    there = machine.with_environment(TORCHSHIP_DEBIAN_SNAPSHOT=archive.as_uri())
+    there.build(project)
+
+
+def test_locking_again_keeps_the_pins_that_hold(machine):
+    """A platform that is added leaves the other's pins as they were."""
+    project = load(machine.project(requirements__txt="leaf\n"))
+    store, path = Store.open(), project.root / "torchship.lock"
+    amd64, arm64 = Platform.parse("linux/amd64"), Platform.parse("linux/arm64")
+    first = pipeline.locked(project, path, store=store, platforms=(amd64,), progress=SILENT)
+    both = pipeline.locked(project, path, store=store, platforms=(arm64,), progress=SILENT)
+    assert [entry.platform for entry in both.platforms] == [amd64, arm64]
+    assert both.platform(amd64) == first.platform(amd64)
+    again = path.read_bytes()
+    assert pipeline.locked(project, path, store=store, platforms=(amd64,), progress=SILENT) == both
+    assert path.read_bytes() == again
+
+
+def test_a_damaged_lock_is_locked_afresh_when_asked(machine):
+    """`lock` says what was wrong with the old one."""
+    project = load(machine.project())
+    path = project.root / "torchship.lock"
+    path.write_text("version = 1\n")
+    heard = Heard()
+    pipeline.lock(project, path, store=Store.open(), progress=heard)
+    assert any("locking afresh" in line for line in heard.lines)
+    assert lockfile.load(path).platforms
+
+
+# -- the demo
+
+
+@pytest.fixture
+def demo(machine, tmp_path, monkeypatch):
+    """Give examples/demo.py, with examples of the test's own that are built in a second."""
+    spec = importlib.util.spec_from_file_location("demo", DEMO)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    examples = tmp_path / "examples"
+    machine.project("examples/mnist", requirements__txt="leaf\n", settings=f'{PLAIN}name="mnist"\n')
+    (examples / "synthetic_digits.py").write_text(
+        "import pathlib, sys\np = pathlib.Path(sys.argv[1])\n"
+        "p.mkdir(exist_ok=True)\n(p / 'digits').write_text('drawn')\n"
+    )
+    monkeypatch.setattr(module, "EXAMPLES", examples)
+    monkeypatch.setattr(module, "SCRATCH", tmp_path / "scratch")
+    return module
+
+
+def test_the_demo_uses_the_committed_lock(demo, machine):
+    """While its files can be had, the committed lock is what the demo builds from."""
+    folder = demo.EXAMPLES / "mnist"
+    assert machine.torchship("lock", folder).status == 0
+    committed = (folder / "torchship.lock").read_bytes()
+    name, image = demo.build(folder, Store.open(), SILENT)
+    assert name == "mnist:demo"
+    assert machine.store.find("mnist:demo") == image
+    assert (folder / "torchship.lock").read_bytes() == committed
+    assert not demo.SCRATCH.exists()
+
+
+def test_the_demo_locks_afresh_beside_an_aged_lock(demo, machine, aging):
+    """It says what moved on, leaves the committed lock as it is, and builds."""
+    folder = demo.EXAMPLES / "mnist"
+    assert machine.torchship("lock", folder).status == 0
+    committed = (folder / "torchship.lock").read_bytes()
+    move_on(aging)
+    heard = Heard()
+    demo.build(folder, Store.open(), heard)
+    said = "\n".join(heard.lines)
+    assert "bash 1.0 (now 1.1)" in said
+    assert f"locking afresh in {demo.SCRATCH / 'mnist.lock'}" in said
+    assert (folder / "torchship.lock").read_bytes() == committed
+    # and again, with the fresh lock there and an empty store
+    demo.build(folder, Store.open(machine.root / "another"), SILENT)
+
+
+def test_a_demo_that_moves_on_twice_gives_up(demo, machine, aging, monkeypatch):
+    """Where even a fresh lock's packages cannot be had, the demo says so and stops."""
+    folder = demo.EXAMPLES / "mnist"
+    assert machine.torchship("lock", folder).status == 0
+    aging.files["bash"].unlink()
+    with pytest.raises(MovedOn):
+        demo.build(folder, Store.open(), SILENT)
+
+
+@pytest.mark.skipif(on_host("3.11.2") is None, reason="an empty base cannot compile for itself")
+def test_the_demo_draws_digits_where_mnist_cannot_be_had(demo, machine, capfd):
+    """It says that no source answers, trains on drawn digits, and never calls them MNIST."""
+    folder = demo.EXAMPLES / "mnist"
+    settings = f'[tool.torchship]\n{PLAIN}name = "mnist"\n{UNAVAILABLE}'
+    (folder / "pyproject.toml").write_text(settings)
+    with pytest.raises(DataUnavailable):
+        demo.build(folder, Store.open(), SILENT)
+    demo.main()
+    said = capfd.readouterr().err
+    assert "not MNIST" in said
+    assert "synthetic-digits:demo" in said
+    assert "python main.py --epochs 1 --data digits" in said
+    assert [named.reference.familiar for named in machine.store.images()] == [
+        "synthetic-digits:demo"
+    ]
