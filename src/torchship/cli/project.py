@@ -154,7 +154,7 @@ def build(
     "-o",
     "--output",
     type=click.Path(path_type=Path, file_okay=False),
-    help="The run directory; runs/<UTC time>-<digest>/ unless given.",
+    help="The run directory; runs/TIME-DIGEST/ unless given.",
 )
 @click.option("-e", "--env", "environment", multiple=True, metavar="K=V", help="Set a variable.")
 @click.option(
@@ -163,7 +163,12 @@ def build(
 @click.option("-i", "--interactive", is_flag=True, help="Keep standard input open.")
 @click.option("-t", "--tty", is_flag=True, help="Give the program a terminal.")
 @click.option("--network", is_flag=True, help="Let the program reach the network.")
-@click.option("--cpus", type=click.FloatRange(min=0, min_open=True), help="Use at most N cores.")
+@click.option(
+    "--cpus",
+    metavar="N",
+    type=click.FloatRange(min=0, min_open=True),
+    help="Use at most N cores.",
+)
 @click.option("--memory", metavar="BYTES", help="Use at most this much memory, e.g. 4G.")
 @click.option("--platform", metavar="OS/ARCH", help="Run this platform of an index.")
 @lock_file
