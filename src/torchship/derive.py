@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import tempfile
 import threading
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-from concurrent.futures.process import BrokenProcessPool
 from dataclasses import replace
-from multiprocessing import connection, get_context, parent_process
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from torchship.digest import Digest
 from torchship.display import size
@@ -22,6 +21,9 @@ from torchship.layers.layer import Interpreter, Layer, Materials, Recipe, key
 from torchship.layers.source import SourceRecipe
 from torchship.oci.store import Store
 from torchship.progress import Progress
+
+if TYPE_CHECKING:
+    from concurrent.futures import Future
 
 WORKERS = 8
 """More processes than this gain nothing: one wheel, torch, takes longest."""
@@ -82,6 +84,11 @@ def _in_processes(
     progress: Progress,
 ) -> None:
     """Derive the missing layers, bytecode last: it is compiled by the base's own Python."""
+    # Imported here: a build that makes nothing, or the source alone, starts no process.
+    from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
+    from concurrent.futures.process import BrokenProcessPool
+    from multiprocessing import get_context
+
     compiled = [place for place in missing if isinstance(recipes[place], _COMPILED)]
     # The largest first, but for the base, which bytecode waits for.
     plain = sorted(
@@ -91,7 +98,7 @@ def _in_processes(
     count = min(WORKERS, os.cpu_count() or 1, len(missing))
     running: dict[Future[float], int] = {}
     task = progress.task(f"making {len(missing)} layers")
-    with ProcessPoolExecutor(count, get_context("spawn"), _prepare_worker) as pool:
+    with ProcessPoolExecutor(count, get_context(_start_method()), _prepare_worker) as pool:
 
         def start(places: Sequence[int], given: Materials) -> None:
             for place in places:
@@ -126,6 +133,16 @@ def _in_processes(
     task.finish()
 
 
+def _start_method() -> str:
+    """Return how workers begin: as copies of this process, unless a thread may hold a lock.
+
+    A fresh interpreter for each worker would import everything again, a quarter of a second of
+    processor time each. Outside Linux, system libraries do not survive being copied.
+    """
+    alone = sys.platform == "linux" and threading.active_count() == 1
+    return "fork" if alone else "spawn"
+
+
 def _weight(recipe: Recipe, materials: Materials) -> int:
     return sum(materials.files[digest].stat().st_size for digest in recipe.needs)
 
@@ -139,6 +156,8 @@ def _derive_one(home: Path, recipe: Recipe, materials: Materials) -> float:
 
 def _prepare_worker() -> None:
     """Let Ctrl-C end a worker quietly, and a worker end when its parent is gone."""
+    from multiprocessing import parent_process
+
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     parent = parent_process()
     if parent is not None:
@@ -146,5 +165,7 @@ def _prepare_worker() -> None:
 
 
 def _end_with(sentinel: int) -> None:
+    from multiprocessing import connection
+
     connection.wait([sentinel])
     os._exit(1)

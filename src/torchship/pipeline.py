@@ -137,13 +137,14 @@ def derived(
     ``below`` is a published image that it stands on; its layers come first, as they are.
     """
     from torchship.derive import derive
-    from torchship.engines.python import interpreter_for, on_host
     from torchship.layers.plan import plan
 
     entry = pins.platform(platform)
     under = below.layers if below else ()
 
     def interpreter(base: Sequence[Layer]) -> Interpreter | None:
+        from torchship.engines.python import interpreter_for, on_host
+
         here = on_host(entry.python)
         if here is not None or not base:
             return here
@@ -179,9 +180,9 @@ def _interpreter_of(below: Image, python: str) -> str:
 def _gatherer(
     project: Project, pins: Lock, platform: Platform, *, store: Store, progress: Progress
 ) -> Gather:
-    from torchship.project.gather import gather
-
     def fetch(wanted: Collection[Digest]) -> Mapping[Digest, Path]:
+        from torchship.project.gather import gather  # a build that makes nothing needs no files
+
         return gather(
             wanted,
             project=project,

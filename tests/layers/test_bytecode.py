@@ -3,10 +3,12 @@
 import importlib.util
 import marshal
 import platform
+import struct
 import subprocess
 import sys
 import tarfile
 import zipfile
+from pathlib import Path
 
 import pytest
 
@@ -167,17 +169,47 @@ def test_without_an_interpreter_the_error_says_what_to_do(cook, wheel):
     assert 'bytecode = "none"' in raised.value.hint
 
 
-def test_a_compiler_that_gives_more_is_not_believed(cook, wheel):
+@pytest.mark.parametrize(
+    ("answer", "why"),
+    [
+        (struct.pack("<2I", 10**6, 0), "not asked for"),
+        (struct.pack("<2I", 0, 10**6), "not asked for"),
+        (b"\0\0\0", "cut short"),
+    ],
+)
+def test_a_compiler_that_gives_more_is_not_believed(cook, wheel, answer, why):
     """What comes back from the container can only be what was asked for."""
 
     class Liar:
         def run(self, script, arguments):
-            with zipfile.ZipFile(arguments[1], "w") as archive:
-                archive.writestr("etc/passwd.py", b"")
+            Path(arguments[1]).write_bytes(answer)
 
     pin, files = wheel()
-    with pytest.raises(EngineError, match="not asked for"):
+    with pytest.raises(EngineError, match=why):
         cook(recipe(pin), files, Liar())
+
+
+def test_stored_sources_and_extra_fields_are_read(cook, wheel, tmp_path, this_python):
+    """A source need not be deflated, nor follow its name at once."""
+    path = tmp_path / "pkg-1.0-py3-none-any.whl"
+    info = zipfile.ZipInfo("pkg.py")
+    info.extra = b"\xfe\xca\x02\x00ab"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
+        archive.writestr(info, "value = 'stored'\n")
+    digest = Digest.of_file(path)
+    pin = WheelPin(
+        name="pkg", version="1.0", filename=path.name, size=path.stat().st_size, digest=digest
+    )
+    made = cook(recipe(pin), {digest: path}, this_python)
+    assert "stored" in marshal.loads(made.read(f"{SITE}/__pycache__/pkg.{TAG}.pyc")[16:]).co_consts
+
+
+def test_long_modules_are_followed(cook, wheel, this_python):
+    """Imports whose operands do not fit into one byte are read as well as the others."""
+    first = "".join(f"n{n} = {n}.5\n" for n in range(400)) + "from . import far\n"
+    sources = {"pkg/__init__.py": first, "pkg/far.py": "import other\n", "pkg/not.py": ""}
+    pin, files = wheel(sources)
+    assert compiled(cook(recipe(pin), files, this_python)) == ["pkg/__init__", "pkg/far"]
 
 
 def test_every_input_is_in_the_key(wheel):
@@ -195,12 +227,13 @@ def test_every_input_is_in_the_key(wheel):
 
 
 def test_the_standard_library_is_compiled_where_debian_has_it(cook, debs, member_of, this_python):
-    """All of it but IDLE and tests, in Debian's folders, from the library packages alone."""
+    """What scripts import, or all but IDLE and tests, in Debian's folders."""
     version = "{}.{}".format(*sys.version_info[:2])
     top = f"./usr/lib/python{version}"
     minimal = debs.make(
         f"libpython{version}-minimal",
         [
+            member_of(f"{top}/site.py", b"import os\n"),
             member_of(f"{top}/os.py", b"import sys\n"),
             member_of(f"{top}/re/__init__.py", b""),
             member_of(f"{top}/test/support.py", b""),
@@ -212,15 +245,22 @@ def test_the_standard_library_is_compiled_where_debian_has_it(cook, debs, member
         [member_of(f"{top}/idlelib/a.py", b""), member_of(f"{top}/json/b.py", b"")],
     )
     other = debs.make("other", [member_of(f"{top}/c.py", b"")])
-    made = cook(
-        DebianBytecodeRecipe(packages=(other, stdlib, minimal), python=platform.python_version()),
-        debs.files,
-        this_python,
-    )
-    assert sorted(name.rpartition("/")[2].split(".")[0] for name in made.names) == [
-        "__init__",
-        "b",
-        "os",
-    ]
+    packages = (other, stdlib, minimal)
+    made = {
+        mode: cook(
+            DebianBytecodeRecipe(packages=packages, python=platform.python_version(), mode=mode),
+            debs.files,
+            this_python,
+        )
+        for mode in ("imported", "all")
+    }
+    names = {
+        mode: sorted(name.rpartition("/")[2].split(".")[0] for name in of.names)
+        for mode, of in made.items()
+    }
+    assert names == {"imported": ["os", "site"], "all": ["__init__", "b", "os", "site"]}
     path = f"usr/lib/python{version}/__pycache__/os.{TAG}.pyc"
-    assert marshal.loads(made.read(path)[16:]).co_filename == f"/usr/lib/python{version}/os.py"
+    assert (
+        marshal.loads(made["imported"].read(path)[16:]).co_filename
+        == f"/usr/lib/python{version}/os.py"
+    )

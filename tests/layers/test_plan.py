@@ -49,9 +49,9 @@ def _data(name: str) -> DataPin:
 
 @pytest.fixture
 def project(tmp_path: Path) -> Project:
-    """Make a project of one file."""
+    """Make a project of one file, all of whose wheels are compiled."""
     (tmp_path / "main.py").write_text("print('hello')\n")
-    return Project(root=tmp_path, name="hello")
+    return Project(root=tmp_path, name="hello", bytecode="all")
 
 
 def _kinds(recipes) -> list[str]:
@@ -83,6 +83,21 @@ def test_no_bytecode_when_none_is_asked_for(project):
     """With ``bytecode = "none"`` there is no layer of it, of the base neither."""
     recipes = plan(replace(project, bytecode="none"), _lock(_wheel("six")), [])
     assert _kinds(recipes) == ["DebianRecipe", "LayoutRecipe", "WheelsRecipe", "SourceRecipe"]
+
+
+def test_only_what_the_project_requires_is_compiled(project):
+    """The bytecode of wheels that others need is left out, and so is a layer without any."""
+    (project.root / "requirements.txt").write_text("Torch\n-r more.txt\n-c limits.txt\n")
+    (project.root / "more.txt").write_text("typing.extensions>=4\n")
+    (project.root / "limits.txt").write_text("sympy<2\n")
+    wheels = (_wheel("torch", 200 * LARGE), _wheel("sympy", 2 * LARGE), _wheel("typing-extensions"))
+    imported = replace(project, bytecode="imported", requirements="requirements.txt")
+    recipes = plan(imported, _lock(*wheels), [])
+    compiled = [recipe for recipe in recipes if type(recipe).__name__ == "BytecodeRecipe"]
+    assert [pin.name for recipe in compiled for pin in recipe.wheels] == [
+        "torch",
+        "typing-extensions",
+    ]
 
 
 def test_a_published_base_brings_its_own_layers(project):

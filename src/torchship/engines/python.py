@@ -35,9 +35,9 @@ _TOLD = 2000  # characters of what a failed script printed that its error repeat
 
 @dataclass(frozen=True, slots=True)
 class HostPython:
-    """A Python of this machine."""
+    """A Python of this machine: that which runs torchship, unless another is named."""
 
-    program: str
+    program: str = sys.executable
 
     def run(self, script: Path, arguments: Sequence[str]) -> None:
         """Run a script, isolated, with a clean environment."""

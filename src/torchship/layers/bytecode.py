@@ -7,11 +7,13 @@ modules are compiled: docs/decisions/0004-bytecode.md.
 
 from __future__ import annotations
 
+import os
 import re
+import struct
 import tempfile
-import zipfile
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing
+from dataclasses import astuple, dataclass
 from functools import cache
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO, cast
@@ -21,26 +23,53 @@ from torchship.digest import Digest
 from torchship.errors import EngineError
 from torchship.layers import compile_script, prune
 from torchship.layers.archive import Archive, Entry, copy
-from torchship.layers.deb import open_deb
+from torchship.layers.compile_script import Modules
 from torchship.layers.layer import ORIGIN, Materials
 from torchship.layers.layout import add_parents, minor, site_packages
-from torchship.layers.wheelzip import WheelZip
+from torchship.layers.zipdirectory import ZipFile, begin, read_directory
 from torchship.project.lock import PackagePin, WheelPin
 
 MODES = ("imported", "all", "none")
-"""What of the wheels is compiled: what importing them loads; every file; nothing."""
+"""What is compiled: what importing loads; every file; nothing."""
+
+STANDARD = (
+    # What the interpreter starts with, and what finding, running and warning of modules takes.
+    *("codecs", "encodings.ascii", "encodings.idna", "encodings.latin_1", "encodings.utf_8"),
+    *("importlib.metadata", "importlib.resources", "pkgutil", "runpy", "site", "sysconfig"),
+    *("traceback", "tracemalloc", "warnings", "zipimport"),
+    # What PyTorch imports: itself, for an optimiser, and for the processes of a DataLoader.
+    *("argparse", "asyncio", "base64", "cProfile", "concurrent.futures.process"),
+    *("concurrent.futures.thread", "csv", "ctypes.util", "dataclasses", "decimal", "difflib"),
+    *("fractions", "getpass", "gzip", "hmac", "inspect", "logging.handlers"),
+    *("multiprocessing.managers", "multiprocessing.pool", "multiprocessing.popen_fork"),
+    *("multiprocessing.popen_forkserver", "multiprocessing.popen_spawn_posix"),
+    *("multiprocessing.queues", "multiprocessing.resource_sharer", "multiprocessing.spawn"),
+    *("multiprocessing.synchronize", "pickletools", "pprint", "queue", "tarfile", "timeit"),
+    *("unittest.mock", "urllib.request", "uuid", "zipfile"),
+    # What else the scripts of experiments import.
+    *("calendar", "configparser", "fnmatch", "getopt", "glob", "graphlib", "hashlib", "json"),
+    *("lzma", "mimetypes", "pathlib", "random", "secrets", "shlex", "statistics", "string"),
+    *("tempfile", "textwrap", "tomllib", "unicodedata", "zoneinfo"),
+)
+"""The modules of the standard library that are compiled, with what importing them loads."""
 
 _SCRIPT = Path(compile_script.__file__)
+_HEAD = struct.Struct("<2I")  # before each file's bytecode: the source's number, the size
 _STDLIB = re.compile(r"(?:usr/)?lib/python3[.0-9]*/(?P<below>.+\.py)")
-_NEVER_IMPORTED = re.compile(r"(?:idlelib|lib2to3|pydoc_data|test|turtledemo)/|.*/tests?/")
+_NEVER_IMPORTED = re.compile(
+    r"(?:idlelib|lib2to3|pydoc_data|test|turtledemo)/|.*/tests?/"
+    r"|_py(?:datetime|decimal|io)\.py"  # stand in for modules in C that Debian's Python has
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Source:
-    """A source: which zip it is in and as which member, its path below sys.path, in the image."""
+    """A source: where it is in which file, its path below sys.path, and that in the image."""
 
-    archive: int
-    member: str
+    file: int
+    offset: int
+    size: int
+    deflated: bool
     below: str
     path: str
 
@@ -93,20 +122,29 @@ class BytecodeRecipe:
         wheels = self._sorted()
         sources: dict[str, _Source] = {}
         for number, pin in enumerate(wheels):
-            with WheelZip(materials.files[pin.digest], pin.filename) as wheel:
-                names = [member.name for member in wheel.members]
-            for name in names:
-                below = _installed(name)
-                if below is not None and below.endswith(".py") and not left_out(below):
+            with closing(ZipFile(materials.files[pin.digest], pin.filename)) as wheel:
+                # That its members are what the directory says is checked where the wheel's own
+                # layer is made, without which there is no image.
+                for record in read_directory(wheel).records:
+                    below = _installed(record.name)
+                    if below is None or not below.endswith(".py") or left_out(below):
+                        continue
                     path = f"/{site}/{below}"
                     # Of two wheels with one path, the later is installed (layers/wheel.py).
-                    sources[path] = _Source(archive=number, member=name, below=below, path=path)
-        zips = [materials.files[pin.digest] for pin in wheels]
+                    sources[path] = _Source(
+                        file=number,
+                        offset=begin(wheel, record),
+                        size=record.compressed,
+                        deflated=record.method != 0,
+                        below=below,
+                        path=path,
+                    )
         _compile(
             archive,
             materials,
             sources=list(sources.values()),
-            zips=zips,
+            files=[materials.files[pin.digest] for pin in wheels],
+            roots=Modules([source.below for source in sources.values()]).top(),
             mode=self.mode,
             python=self.python,
         )
@@ -119,11 +157,13 @@ class BytecodeRecipe:
 class DebianBytecodeRecipe:
     """The bytecode of the base's standard library, as its maintainer scripts would compile it.
 
-    All of it but what no program imports: IDLE, lib2to3, the tests.
+    ``imported`` is what importing the modules of `STANDARD` loads; ``all`` leaves out what no
+    program imports: IDLE, lib2to3, the tests.
     """
 
     packages: tuple[PackagePin, ...]
     python: str
+    mode: str = "imported"
 
     @property
     def title(self) -> str:
@@ -141,6 +181,8 @@ class DebianBytecodeRecipe:
         return {
             "packages": [str(pin.digest) for pin in self._libraries()],
             "python": self.python,
+            "mode": self.mode,
+            "roots": list(STANDARD),
             "script": _script_digest(),
         }
 
@@ -151,30 +193,39 @@ class DebianBytecodeRecipe:
 
     def write(self, archive: Archive, materials: Materials) -> None:
         """Compile on the interpreter, which must be of exactly the image's version."""
-        with tempfile.NamedTemporaryFile(dir=materials.scratch, suffix=".zip") as scratch:
+        from torchship.layers.deb import open_deb  # imported here: most builds open no package
+
+        with tempfile.NamedTemporaryFile(dir=materials.scratch) as scratch:
             sources = []
-            with zipfile.ZipFile(scratch, "w", zipfile.ZIP_STORED) as sink:
-                for pin in self._libraries():
-                    deb = open_deb(materials.files[pin.digest], f"{pin.name} {pin.version}")
-                    for member in deb.members():
-                        found = _STDLIB.fullmatch(member.path)
-                        below = found["below"] if found else ""
-                        if not below or _NEVER_IMPORTED.match(below) or member.content is None:
-                            continue
-                        with sink.open(zipfile.ZipInfo(member.path), "w") as written:
-                            for piece in copy(cast(BinaryIO, member.content), member.size):
-                                written.write(piece)
-                        path = f"/{member.path}"
-                        sources.append(
-                            _Source(archive=0, member=member.path, below=below, path=path)
+            offset = 0
+            for pin in self._libraries():
+                deb = open_deb(materials.files[pin.digest], f"{pin.name} {pin.version}")
+                for member in deb.members():
+                    found = _STDLIB.fullmatch(member.path)
+                    below = found["below"] if found else ""
+                    if not below or _NEVER_IMPORTED.match(below) or member.content is None:
+                        continue
+                    for piece in copy(cast(BinaryIO, member.content), member.size):
+                        scratch.write(piece)
+                    sources.append(
+                        _Source(
+                            file=0,
+                            offset=offset,
+                            size=member.size,
+                            deflated=False,
+                            below=below,
+                            path=f"/{member.path}",
                         )
+                    )
+                    offset += member.size
             scratch.flush()
             _compile(
                 archive,
                 materials,
                 sources=sources,
-                zips=[Path(scratch.name)],
-                mode="all",
+                files=[Path(scratch.name)],
+                roots=STANDARD,
+                mode=self.mode,
                 python=self.python,
             )
 
@@ -207,7 +258,8 @@ def _compile(
     materials: Materials,
     *,
     sources: list[_Source],
-    zips: list[Path],
+    files: list[Path],
+    roots: Sequence[str],
     mode: str,
     python: str,
 ) -> None:
@@ -221,31 +273,42 @@ def _compile(
     if mode == "none":
         sources = []
     with tempfile.TemporaryDirectory(dir=materials.scratch) as folder:
-        job, out = Path(folder, "job.json"), Path(folder, "bytecode.zip")
-        files = [[source.archive, source.member, source.below, source.path] for source in sources]
-        job.write_bytes(canonical.encode({"mode": mode, "files": files}))
-        materials.interpreter.run(_SCRIPT, [str(path) for path in (job, out, *zips)])
-        _add(archive, out, {source.path.lstrip("/") for source in sources}, python)
+        job, out = Path(folder, "job.json"), Path(folder, "bytecode")
+        asked = {
+            "roots": None if mode == "all" else list(roots),
+            "sources": [astuple(source) for source in sources],
+        }
+        job.write_bytes(canonical.encode(asked))
+        materials.interpreter.run(_SCRIPT, [str(path) for path in (job, out, *files)])
+        with out.open("rb") as compiled:
+            _add(archive, compiled, sources, python)
 
 
-def _add(archive: Archive, out: Path, asked: set[str], python: str) -> None:
-    with zipfile.ZipFile(out) as compiled:
-        for info, path in _targets(compiled.infolist(), asked, python):
-            add_parents(archive, path)
-            with compiled.open(info) as stream:
-                archive.add(
-                    Entry(path=path, size=info.file_size),
-                    copy(cast(BinaryIO, stream), info.file_size),
-                )
-
-
-def _targets(
-    infos: Iterable[zipfile.ZipInfo], asked: set[str], python: str
-) -> Iterator[tuple[zipfile.ZipInfo, str]]:
-    """Yield each compiled file with its path (PEP 3147: "PYC Repository Directories"), sorted."""
+def _add(archive: Archive, compiled: BinaryIO, sources: list[_Source], python: str) -> None:
+    """Add the compiled files by their paths (PEP 3147: "PYC Repository Directories"), sorted."""
     tag = f"cpython-{minor(python).replace('.', '')}"
-    for info in sorted(infos, key=lambda info: info.filename):
-        if info.filename not in asked:
-            raise EngineError(f"the compiler gave {info.filename!r}, which it was not asked for")
-        source = PurePosixPath(info.filename)
-        yield info, str(source.parent / "__pycache__" / f"{source.stem}.{tag}.pyc")
+    found = dict(_answers(compiled, len(sources)))
+    for number in sorted(found, key=lambda number: sources[number].path):
+        source = PurePosixPath(sources[number].path.lstrip("/"))
+        path = str(source.parent / "__pycache__" / f"{source.stem}.{tag}.pyc")
+        add_parents(archive, path)
+        offset, size = found[number]
+        compiled.seek(offset)
+        archive.add(Entry(path=path, size=size), copy(compiled, size))
+
+
+def _answers(compiled: BinaryIO, count: int) -> Iterator[tuple[int, tuple[int, int]]]:
+    """Yield the number of each source that was compiled, with its bytecode's offset and size."""
+    end = compiled.seek(0, os.SEEK_END)
+    offset = 0
+    while offset < end:
+        compiled.seek(offset)
+        head = compiled.read(_HEAD.size)
+        if len(head) != _HEAD.size:
+            raise EngineError("the compiler's answer is cut short")
+        number, size = _HEAD.unpack(head)
+        offset += _HEAD.size
+        if number >= count or offset + size > end:
+            raise EngineError("the compiler gave what it was not asked for")
+        yield number, (offset, size)
+        offset += size

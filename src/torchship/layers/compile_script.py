@@ -1,17 +1,21 @@
-"""Compiles Python files of zip archives to bytecode. Runs by itself, under the image's Python.
+"""Compiles Python sources to bytecode. Runs by itself, under the image's Python.
 
-Started as ``python -I -S compile_script.py JOB OUT ZIP...``: no import of torchship, nothing
+Started as ``python -I -S compile_script.py JOB OUT FILE...``: no import of torchship, nothing
 but the standard library, since the Python is a container's. JOB is a JSON file::
 
-    {"mode": "imported", "files": [[0, "pkg/a.py", "pkg/a.py", "/opt/.../pkg/a.py"], ...]}
+    {"roots": ["pkg"], "sources": [[0, 1234, 567, true, "pkg/a.py", "/opt/.../pkg/a.py"], ...]}
 
-with, for each source, the number of its ZIP, its member, its path below ``sys.path``, and its
-path in the image. OUT becomes a zip of stored members: below each path in the image without
-its slash, the bytecode of that source. All the processors that the process may use are.
+with, for each source, the number of the FILE that holds it, where its bytes begin there and how
+many they are, whether they are deflated (RFC 1951), its path below ``sys.path`` and its path in
+the image. What importing the roots loads is compiled; everything, where they are null. OUT
+becomes, for each source that was compiled, its number and the size of its bytecode (4 bytes
+each, little-endian), and the bytecode.
 
 The bytes depend on nothing but the source, its path and the exact version of Python: marshal's
 version 2 writes no back references, whose presence depends on reference counts. The header is
 PEP 552's, unchecked and by hash, since files of an image have no times.
+
+It is one process: a build makes as many layers at once as there are processors.
 """
 
 from __future__ import annotations
@@ -20,15 +24,13 @@ import gc
 import importlib.util
 import json
 import marshal
-import multiprocessing
 import opcode
 import os
+import struct
 import sys
 import warnings
-import zipfile
-from multiprocessing.connection import Connection, wait
+import zlib
 from types import CodeType
-from typing import Any
 
 _CO_OPTIMIZED = 1  # functions have it; modules and class bodies, which run on import, do not
 _UNCHECKED = b"\x01\x00\x00\x00"  # PEP 552: hash-based (bit 0), not checked (bit 1 is clear)
@@ -40,6 +42,8 @@ _JUMPS_IF_FALSE = {
 }
 _ATTRIBUTE_SHIFT = 1 if sys.version_info >= (3, 12) else 0  # its low bit marks a method call
 _SMALL_INT = opcode.opmap.get("LOAD_SMALL_INT")  # Python 3.14
+_IMPORT_NAME = opcode.opmap["IMPORT_NAME"]
+_LIMIT = 64 << 20  # bytes of one source; a wheel's directory may state anything
 
 
 def compile_source(source: bytes, path: str) -> CodeType | None:
@@ -56,6 +60,53 @@ def bytecode(source: bytes, code: CodeType) -> bytes:
     return importlib.util.MAGIC_NUMBER + _UNCHECKED + digest + marshal.dumps(code, 2)
 
 
+class Instructions:
+    """The instructions of a module's body or a class's, by their places: 0, 1, 2..."""
+
+    def __init__(self, code: CodeType) -> None:
+        self.code = code
+        self.operations = code.co_code[::2]  # each has an opcode and an argument of one byte
+        self.arguments = code.co_code[1::2]
+
+    def begin(self, place: int) -> int:
+        """Return where an instruction begins, with the prefixes that extend its argument."""
+        while place and self.operations[place - 1] == opcode.EXTENDED_ARG:
+            place -= 1
+        return place
+
+    def argument(self, place: int) -> int:
+        """Return an instruction's argument, whole."""
+        return int.from_bytes(self.arguments[self.begin(place) : place + 1], "big")
+
+    def constant(self, place: int) -> object:
+        """Return the constant that an instruction loads."""
+        argument = self.argument(place)
+        return argument if self.operations[place] == _SMALL_INT else self.code.co_consts[argument]
+
+    def loads_type_checking(self, place: int) -> bool:
+        """Tell whether an instruction loads ``TYPE_CHECKING`` or ``typing.TYPE_CHECKING``."""
+        operation, argument = self.operations[place], self.argument(place)
+        if operation == opcode.opmap["LOAD_ATTR"]:
+            argument >>= _ATTRIBUTE_SHIFT
+        elif operation != opcode.opmap["LOAD_NAME"]:
+            return False
+        return self.code.co_names[argument] == "TYPE_CHECKING"
+
+    def for_type_checkers(self) -> list[range]:
+        """Return the blocks under ``if TYPE_CHECKING:``."""
+        if "TYPE_CHECKING" not in self.code.co_names:
+            return []
+        found = []
+        tested = False  # the value that a jump would test is TYPE_CHECKING
+        for place, operation in enumerate(self.operations):
+            if operation in _NO_VALUE:
+                continue
+            if tested and operation in _JUMPS_IF_FALSE:  # relative, in instructions
+                found.append(range(place, place + 1 + self.argument(place)))
+            tested = self.loads_type_checking(place)
+        return found
+
+
 def imports(code: CodeType) -> list[tuple[int, str, tuple[str, ...]]]:
     """Return what runs on import: level, module and names of each, class bodies included.
 
@@ -63,53 +114,32 @@ def imports(code: CodeType) -> list[tuple[int, str, tuple[str, ...]]]:
     type checkers: neither runs when the module is imported.
     """
     found = []
-    constants: list[object] = [None, None]
-    extended = 0
-    resume = 0  # where the block under ``if TYPE_CHECKING:`` ends
-    typing_only = False  # the value that a jump would test is TYPE_CHECKING
-    raw = code.co_code
-    for position in range(0, len(raw), 2):
-        operation, argument = raw[position], raw[position + 1] | extended
-        extended = 0
-        if position < resume or operation in _NO_VALUE:
-            continue
-        if typing_only and operation in _JUMPS_IF_FALSE:
-            resume = position + 2 + 2 * argument  # relative, in instructions
-        typing_only = _names(code, operation, argument) == "TYPE_CHECKING"
-        if operation == opcode.EXTENDED_ARG:
-            extended = argument << 8
-        elif operation == opcode.opmap["LOAD_CONST"]:
-            constants = [constants[1], code.co_consts[argument]]
-        elif operation == _SMALL_INT:
-            constants = [constants[1], argument]
-        elif operation == opcode.opmap["IMPORT_NAME"]:
-            level, names = constants
+    body = Instructions(code)
+    skipped = body.for_type_checkers()
+    place = body.operations.find(_IMPORT_NAME)
+    while place >= 0:
+        if not any(place in block for block in skipped):
+            # Its operands are loaded by the two instructions before it: level, then names.
+            second = body.begin(place) - 1
+            level, names = body.constant(body.begin(second) - 1), body.constant(second)
             assert isinstance(level, int)
             listed = names if isinstance(names, tuple) else ()
-            found.append((level, code.co_names[argument], listed))
+            found.append((level, code.co_names[body.argument(place)], listed))
+        place = body.operations.find(_IMPORT_NAME, place + 1)
     for constant in code.co_consts:
         if isinstance(constant, CodeType) and not constant.co_flags & _CO_OPTIMIZED:
             found += imports(constant)
     return found
 
 
-def _names(code: CodeType, operation: int, argument: int) -> str | None:
-    """Return the name that an instruction of a module's body loads: ``a`` or ``typing.a``."""
-    if operation == opcode.opmap["LOAD_NAME"]:
-        return code.co_names[argument]
-    if operation == opcode.opmap["LOAD_ATTR"]:
-        return code.co_names[argument >> _ATTRIBUTE_SHIFT]
-    return None
-
-
 class Modules:
-    """The sources by module name, and which of them importing the roots would load."""
+    """The sources by module name, and which of them importing a module would load."""
 
-    def __init__(self, files: list[tuple[int, str, str, str]]) -> None:
-        self.files = files
+    def __init__(self, paths: list[str]) -> None:
         self.index: dict[str, int] = {}
+        self.names: list[str] = []
         self.packages: set[str] = set()
-        for number, (_, _, below, _) in enumerate(files):
+        for number, below in enumerate(paths):
             name = below.removesuffix(".py").replace("/", ".")
             if below.endswith("/__init__.py"):
                 name = name.removesuffix(".__init__")
@@ -117,17 +147,24 @@ class Modules:
                 self.index[name] = number  # a package hides a module of its name
             else:
                 self.index.setdefault(name, number)
+            self.names.append(name)
 
-    def roots(self) -> list[str]:
+    def top(self) -> list[str]:
         """Return the modules that stand in no package: what a program imports by name."""
-        return sorted(
+        return [
             name
             for name in self.index
             if not any(parent in self.packages for parent in parents(name))
-        )
+        ]
 
-    def targets(self, name: str, code: CodeType) -> list[str]:
-        """Return the modules of ours that a module imports, their packages included."""
+    def loaded(self, names: list[str]) -> set[int]:
+        """Return the sources that importing modules by their full names loads first of all."""
+        wanted = {part for name in names for part in (*parents(name), name)}
+        return {self.index[name] for name in wanted if name in self.index}
+
+    def imported(self, number: int, code: CodeType) -> set[int]:
+        """Return the sources that a module imports, their packages included."""
+        name = self.names[number]
         package = name if name in self.packages else name.rpartition(".")[0]
         found = []
         for level, module, names in imports(code):
@@ -136,8 +173,8 @@ class Modules:
                 above = package.split(".")
                 kept = above[: len(above) - level + 1]
                 base = ".".join([*kept, module] if module else kept)
-            found += [*parents(base), base, *(f"{base}.{listed}" for listed in names)]
-        return [target for target in found if target in self.index]
+            found += [base, *(f"{base}.{listed}" for listed in names)]
+        return self.loaded(found)
 
 
 def parents(name: str) -> list[str]:
@@ -146,77 +183,44 @@ def parents(name: str) -> list[str]:
     return [".".join(parts[:depth]) for depth in range(1, len(parts))]
 
 
-class Compiler:
-    """Compiles files of the job by their numbers, in a process of its own."""
-
-    def __init__(self, files: list[tuple[int, str, str, str]], zips: list[str]) -> None:
-        self.files = files
-        self.archives = [zipfile.ZipFile(path) for path in zips]
-        self.modules = Modules(files)
-
-    def compile(self, number: int) -> tuple[bytes, list[int]]:
-        """Return a file's bytecode, empty where there is none, and the files that it imports."""
-        archive, member, below, path = self.files[number]
-        source = self.archives[archive].read(member)
-        code = compile_source(source, path)
-        if code is None:
-            return b"", []
-        name = below.removesuffix(".py").replace("/", ".").removesuffix(".__init__")
-        targets = self.modules.targets(name, code)
-        return bytecode(source, code), sorted({self.modules.index[target] for target in targets})
+def read(file: int, offset: int, size: int, deflated: bool) -> bytes:
+    """Return a source's bytes, from an open file; raises `zlib.error` for damaged ones."""
+    data = os.pread(file, size, offset)
+    if not deflated:
+        return data
+    inflater = zlib.decompressobj(-zlib.MAX_WBITS)
+    source = inflater.decompress(data, _LIMIT)
+    if not inflater.eof:
+        raise zlib.error("a source is cut short, or too large to be one")
+    return source
 
 
-def serve(
-    pipe: Connection[Any, Any], files: list[tuple[int, str, str, str]], zips: list[str]
-) -> None:
-    """Answer the numbers that come down the pipe, until it closes."""
+def main(job: str, out: str, paths: list[str]) -> None:
+    """Compile what the job asks for. OUT's sources stand in no particular order."""
     gc.disable()  # a compiler makes trees, not cycles, and soon ends
     warnings.simplefilter("ignore")  # a wheel's invalid escapes are its author's concern
-    compiler = Compiler(files, zips)
-    try:
-        while True:
-            number = pipe.recv()
-            pipe.send((number, *compiler.compile(number)))
-    except EOFError:
-        return
-
-
-def main(job: str, out: str, zips: list[str]) -> None:
-    """Compile what the job asks for. OUT's members stand in no particular order."""
     with open(job, encoding="utf-8") as stream:  # noqa: PTH123 (pathlib is a slow import here)
         asked = json.load(stream)
-    files: list[tuple[int, str, str, str]] = [tuple(file) for file in asked["files"]]
-    modules = Modules(files)
-    if asked["mode"] == "all":
-        waiting = list(range(len(files)))
-    else:
-        waiting = [modules.index[name] for name in modules.roots()]
-    seen = set(waiting)
-    # Pipes and fork alone: a small container may lack what multiprocessing's locks need.
-    fork = multiprocessing.get_context("fork")
-    idle: list[Connection[Any, Any]] = []
-    for _ in range(min(len(os.sched_getaffinity(0)), max(len(files), 1))):
-        here, there = fork.Pipe()
-        fork.Process(target=serve, args=(there, files, zips), daemon=True).start()
-        there.close()
-        idle.append(here)
-    busy: list[Connection[Any, Any]] = []
-    with zipfile.ZipFile(out, "w", zipfile.ZIP_STORED) as archive:
-        while waiting or busy:
-            while waiting and idle:
-                idle[-1].send(waiting.pop())
-                busy.append(idle.pop())
-            ready = wait(busy)
-            for pipe in [pipe for pipe in busy if pipe in ready]:
-                number, data, imported = pipe.recv()
-                busy.remove(pipe)
-                idle.append(pipe)
-                if data:
-                    archive.writestr(zipfile.ZipInfo(files[number][3].lstrip("/")), data)
-                if asked["mode"] != "all":
-                    fresh = [target for target in imported if target not in seen]
-                    seen.update(fresh)
-                    waiting += fresh
+    sources: list[tuple[int, int, int, bool, str, str]] = [tuple(one) for one in asked["sources"]]
+    roots: list[str] | None = asked["roots"]
+    modules = Modules([below for *_, below, _ in sources])
+    seen = set(range(len(sources))) if roots is None else modules.loaded(roots)
+    waiting = list(seen)
+    files = [os.open(path, os.O_RDONLY) for path in paths]
+    with open(out, "wb") as sink:  # noqa: PTH123
+        while waiting:
+            number = waiting.pop()
+            file, offset, size, deflated, _, path = sources[number]
+            source = read(files[file], offset, size, deflated)
+            code = compile_source(source, path)
+            if code is None:
+                continue
+            data = bytecode(source, code)
+            sink.write(struct.pack("<2I", number, len(data)) + data)
+            if roots is not None:
+                fresh = modules.imported(number, code) - seen
+                seen |= fresh
+                waiting += fresh
 
 
 if __name__ == "__main__":

@@ -26,6 +26,7 @@ _AR_MAGIC = b"!<arch>\n"
 _AR_HEADER = 60
 _CONTROL_LIMIT = 16 << 20  # debconf's templates make the largest control members: about 1 MB
 _WINDOW = 256 << 20  # bytes a decompressor may allocate; xz -9 needs 65 MB
+_BUFFER = 1 << 16  # tarfile copies what is left of its buffer with each header that it reads
 _EXPANSION = 200  # real packages inflate to less than 50 times their size
 _TYPES = {
     tarfile.REGTYPE: "file",
@@ -82,7 +83,7 @@ class Deb:
             limit = self.data.size * _EXPANSION + (64 << 20)
             plain = _Plain(_decompress(stream, self.data), limit)
             with tarfile.open(
-                fileobj=plain, mode="r|", bufsize=BLOCK, encoding="utf-8", errors="strict"
+                fileobj=plain, mode="r|", bufsize=_BUFFER, encoding="utf-8", errors="strict"
             ) as tar:
                 while (info := tar.next()) is not None:
                     if info.name.rstrip("/") not in (".", ""):
@@ -201,10 +202,10 @@ def _decompress(stream: BinaryIO, section: Section) -> Iterator[bytes]:
 def _xz(raw: Iterator[bytes]) -> Iterator[bytes]:
     engine = lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=_WINDOW)
     for piece in raw:
-        data = engine.decompress(piece, BLOCK)
+        data = engine.decompress(piece, _BUFFER)
         while data or not (engine.needs_input or engine.eof):
             yield data
-            data = b"" if engine.eof else engine.decompress(b"", BLOCK)
+            data = b"" if engine.eof else engine.decompress(b"", _BUFFER)
     if not engine.eof or engine.unused_data:
         raise PackageError("its compressed data does not end where it should")
 

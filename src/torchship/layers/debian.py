@@ -10,15 +10,17 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import IO
+from typing import IO, TYPE_CHECKING
 
 from torchship.digest import Digest
 from torchship.errors import PackageError
 from torchship.layers import debian_files
 from torchship.layers.archive import Archive, Entry, Kind, copy
-from torchship.layers.deb import Deb, Member, open_deb
 from torchship.layers.layer import ORIGIN, Materials
 from torchship.project.lock import PackagePin
+
+if TYPE_CHECKING:
+    from torchship.layers.deb import Deb, Member
 
 _LEFT_OUT = re.compile(
     # Documentation (the licences stay), manual pages, translations, notes to Debian's tools.
@@ -63,6 +65,8 @@ class DebianRecipe:
 
     def write(self, archive: Archive, materials: Materials) -> None:
         """Write the skeleton, each package in turn, and what their scripts would have made."""
+        from torchship.layers.deb import open_deb  # imported here: most builds open no package
+
         tree = _Tree(archive)
         for path, mode in debian_files.DIRECTORIES:
             tree.add(Entry(path=path, kind=Kind.DIRECTORY, mode=mode), package="the skeleton")

@@ -4,6 +4,9 @@ The order is that of change: what stays the same for longest is lowest, since Do
 unpacked layer after all those below it. Large wheels stand by size, the largest (torch)
 lowest; then the buckets by number; each wheel's bytecode stands on the wheel. Where two wheels
 hold the same path, the file of the upper layer is the one that is seen.
+
+Unless all bytecode is asked for, only that of the wheels that the project itself requires is
+made: docs/decisions/0004-bytecode.md.
 """
 
 from __future__ import annotations
@@ -22,6 +25,7 @@ from torchship.layers.layer import Recipe
 from torchship.layers.layout import LayoutRecipe
 from torchship.layers.source import SourceRecipe
 from torchship.layers.wheel import WheelsRecipe
+from torchship.project import requirements
 from torchship.project.lock import DataPin, PlatformLock, WheelPin
 from torchship.project.project import Project
 
@@ -57,17 +61,22 @@ def plan(
         suite = pins.base.reference.partition(":")[2]
         below += (DebianRecipe(suite=suite, packages=pins.base.packages),)
         if compiled:
-            below += (DebianBytecodeRecipe(packages=pins.base.packages, python=pins.python),)
+            below += (
+                DebianBytecodeRecipe(
+                    packages=pins.base.packages, python=pins.python, mode=project.bytecode
+                ),
+            )
     below += (LayoutRecipe(python=pins.python, interpreter=interpreter),)
     above = tuple(DataRecipe(pin=pin) for pin in sorted(data, key=lambda pin: pin.path))
     files = source.collect(project.root, exclude=project.exclude, allow=project.allow)
+    named = _compiled(project)
     spent = base_layers + len(below) + len(above) + 1
     return (
         *below,
         *(
             recipe
             for wheels in share(pins.wheels, room=(BUDGET - spent) // (2 if compiled else 1))
-            for recipe in _of_wheels(wheels, project, pins.python)
+            for recipe in _of_wheels(wheels, project, pins.python, named)
         ),
         *above,
         SourceRecipe(root=project.root, files=files),
@@ -100,11 +109,21 @@ def bucket(name: str) -> int:
     return int.from_bytes(digest[:8], "big") % BUCKETS
 
 
-def _of_wheels(wheels: tuple[WheelPin, ...], project: Project, python: str) -> tuple[Recipe, ...]:
-    installed = WheelsRecipe(wheels=wheels, python=python, prune=project.prune)
+def _compiled(project: Project) -> frozenset[str] | None:
+    """Return the names of the wheels that are compiled; None: every one is."""
     if project.bytecode == "none":
+        return frozenset()
+    return None if project.bytecode == "all" else requirements.read(project).names
+
+
+def _of_wheels(
+    wheels: tuple[WheelPin, ...], project: Project, python: str, named: frozenset[str] | None
+) -> tuple[Recipe, ...]:
+    installed = WheelsRecipe(wheels=wheels, python=python, prune=project.prune)
+    compiled = tuple(pin for pin in wheels if named is None or canonicalize_name(pin.name) in named)
+    if not compiled:
         return (installed,)
-    compiled = BytecodeRecipe(
-        wheels=wheels, python=python, prune=project.prune, mode=project.bytecode
+    return (
+        installed,
+        BytecodeRecipe(wheels=compiled, python=python, prune=project.prune, mode=project.bytecode),
     )
-    return (installed, compiled)

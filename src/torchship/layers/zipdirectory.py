@@ -24,6 +24,7 @@ _HINT = "Delete the file and fetch it again; if it stays so, tell the package's 
 _DIRECTORY = 64 << 20  # bytes of central directory; torch's has 1.3 million
 
 _CENTRAL = struct.Struct("<4s6H3I5H2I")  # 4.3.12
+_LOCAL_SIZE = 30  # 4.3.7; its last two fields are the sizes of the name and of the extra fields
 _END = struct.Struct("<4s4H2IH")  # 4.3.16
 _END64 = struct.Struct("<4sQ2H2I4Q")  # 4.3.14
 _LOCATOR = struct.Struct("<4sIQI")  # 4.3.15
@@ -110,6 +111,16 @@ def read_directory(file: ZipFile) -> Directory:
         raise file.error("has more in its directory than it states")
     records.sort(key=lambda record: record.header)
     return Directory(records=tuple(records), offset=end.offset)
+
+
+def begin(file: ZipFile, record: Record) -> int:
+    """Return where a member's bytes begin, by its local header (4.3.7), which is not checked."""
+    head = file.at(record.header, _LOCAL_SIZE)
+    name_size, extra_size = (
+        int.from_bytes(head[26:28], "little"),
+        int.from_bytes(head[28:], "little"),
+    )
+    return record.header + _LOCAL_SIZE + name_size + extra_size
 
 
 def _read_record(file: ZipFile, data: bytes, position: int) -> tuple[Record, int]:

@@ -40,7 +40,8 @@ class Requirements:
     project, the digest of each file's meaning: comments and blank lines change nothing.
     ``options`` are the lines that name indexes, with absolute paths; ``hashes`` the sha256
     that a requirement allows, by normalised name; ``prerelease`` tells that a file says
-    ``--pre``.
+    ``--pre``. ``names`` are the distributions that are required by name, normalised; None
+    where a lock does not tell them from those that they need.
     """
 
     file: Path | None
@@ -48,6 +49,7 @@ class Requirements:
     options: tuple[str, ...] = ()
     hashes: Mapping[str, frozenset[str]] = field(default_factory=lambda: MappingProxyType({}))
     prerelease: bool = False
+    names: frozenset[str] | None = frozenset()
 
     @property
     def is_lock(self) -> bool:
@@ -72,7 +74,9 @@ def read(project: Project) -> Requirements:
         return _pyproject(path, project.requirements)
     if path.suffix == ".toml":
         meaning = Digest.of(canonical.encode(_plain(tables.parse(path))))
-        return Requirements(file=path, digests=MappingProxyType({project.requirements: meaning}))
+        return Requirements(
+            file=path, digests=MappingProxyType({project.requirements: meaning}), names=None
+        )
     reader = _Reader(project.root)
     reader.file(path)
     return Requirements(
@@ -81,6 +85,7 @@ def read(project: Project) -> Requirements:
         options=tuple(dict.fromkeys(reader.options)),
         hashes=MappingProxyType({k: frozenset(v) for k, v in reader.hashes.items()}),
         prerelease=reader.prerelease,
+        names=frozenset(reader.names),
     )
 
 
@@ -102,7 +107,9 @@ def _pyproject(path: Path, name: str) -> Requirements:
     uv = tool.get("uv", {}) if isinstance(tool, dict) else {}
     meaning = [needs, table.get("requires-python"), _plain(uv)]
     return Requirements(
-        file=path, digests=MappingProxyType({name: Digest.of(canonical.encode(meaning))})
+        file=path,
+        digests=MappingProxyType({name: Digest.of(canonical.encode(meaning))}),
+        names=frozenset(_name(text) for text in needs),
     )
 
 
@@ -115,8 +122,10 @@ class _Reader:
         self.options: list[str] = []
         self.hashes: dict[str, set[str]] = {}
         self.prerelease = False
+        self.names: set[str] = set()
+        self._read: set[tuple[str, bool]] = set()
 
-    def file(self, path: Path, included: str = "") -> None:
+    def file(self, path: Path, included: str = "", *, required: bool = True) -> None:
         real = path.resolve()
         if not real.is_relative_to(self._root):
             raise ProjectError(
@@ -124,16 +133,19 @@ class _Reader:
                 hint="put it inside, so that the project is whole wherever it is built",
             )
         name = real.relative_to(self._root).as_posix()
-        if name in self.digests:
+        if (name, required) in self._read:
             return
+        self._read.add((name, required))
         lines = list(logical_lines(_text(real, name, included)))
         self.digests[name] = Digest.of(canonical.encode([line for _, line in lines]))
         for number, line in lines:
-            self._line(line, f"{name}, line {number}", real.parent)
+            self._line(line, f"{name}, line {number}", real.parent, required)
 
-    def _line(self, line: str, at: str, folder: Path) -> None:
+    def _line(self, line: str, at: str, folder: Path, required: bool) -> None:
         if not line.startswith("-"):
             _check(line, at)
+            if required:  # a constraint asks for nothing
+                self.names.add(_name(line))
             self._note_hashes(line)
             return
         match = _OPTION.match(line)
@@ -144,7 +156,7 @@ class _Reader:
                 raise ProjectError(
                     f"{at}: a file on the network cannot be included: {_bare(value)}"
                 )
-            self.file(folder / value, at)
+            self.file(folder / value, at, required=required and option == "--requirement")
         elif option in ("-e", "--editable"):
             raise ProjectError(
                 f"{at}: an editable install cannot go into an image: {_bare(value)}",
@@ -167,9 +179,7 @@ class _Reader:
     def _note_hashes(self, line: str) -> None:
         allowed = {match[2].lower() for match in _HASH.finditer(line) if match[1] == "sha256"}
         if allowed:
-            name = re.match(r"[A-Za-z0-9][A-Za-z0-9._-]*", line)
-            assert name is not None
-            self.hashes.setdefault(canonicalize_name(name[0]), set()).update(allowed)
+            self.hashes.setdefault(_name(line), set()).update(allowed)
 
 
 def logical_lines(text: str) -> Iterator[tuple[int, str]]:
@@ -227,6 +237,13 @@ def _check(line: str, at: str) -> None:
     except InvalidRequirement as error:
         reason = str(error).splitlines()[0]
         raise ProjectError(f"{at}: {bare!r} is not a requirement: {reason}") from None
+
+
+def _name(line: str) -> str:
+    """Return the normalised name that a requirement, checked, begins with."""
+    name = re.match(r"[A-Za-z0-9][A-Za-z0-9._-]*", line)
+    assert name is not None
+    return canonicalize_name(name[0])
 
 
 def _bare(url: str) -> str:
