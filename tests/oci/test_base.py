@@ -92,7 +92,11 @@ def test_a_base_without_python_is_an_error(store):
     assert "python:3.11-slim" in caught.value.hint
 
 
-@pytest.mark.parametrize("data", [b"\x1f\x8b junk", b"junk" * 1000, gzip.compress(b"junk" * 999)])
+@pytest.mark.parametrize(
+    "data",
+    [b"\x1f\x8b junk", b"junk" * 1000, gzip.compress(b"junk" * 999)],
+    ids=["cut off", "no gzip", "no tar"],
+)
 def test_a_damaged_layer_is_an_error(store, data):
     """No half-read layer tells a version."""
     described = store.put(data, OCI_GZIP)
