@@ -90,8 +90,11 @@ def _in_processes(
     from multiprocessing import get_context
 
     compiled = [place for place in missing if isinstance(recipes[place], _COMPILED)]
-    # The largest first, but for the base, which bytecode waits for.
-    plain = sorted(
+    materials = replace(materials, interpreter=interpreter(base) if compiled else None)
+    if materials.interpreter is not None:
+        compiled = []  # nothing to wait for
+    # The largest first, but for the base, which takes longest and which bytecode waits for.
+    first = sorted(
         (place for place in missing if place not in compiled),
         key=lambda place: (place != 0, -_weight(recipes[place], materials)),
     )
@@ -104,7 +107,7 @@ def _in_processes(
             for place in places:
                 running[pool.submit(_derive_one, store.home, recipes[place], given)] = place
 
-        start(plain, materials)
+        start(first, materials)
         try:
             while running or compiled:
                 if compiled:
