@@ -1,0 +1,85 @@
+"""What the user watches: lines in a log, bars on a terminal."""
+
+from __future__ import annotations
+
+import os
+import pty
+import subprocess
+import sys
+
+import pytest
+
+from torchship.display import display, size
+
+SHOW = """
+import time
+from torchship.display import display
+with display() as shown:
+    shown.say("before [the] bar")
+    task = shown.task("torch [cpu]", 100)
+    task.advance(50); time.sleep(0.3); shown.say("beside the bar"); task.advance(50)
+    task.finish()
+print("the answer")
+"""
+
+
+@pytest.mark.parametrize(
+    ("count", "words"),
+    [
+        (0, "0 B"),
+        (999, "999 B"),
+        (1000, "1.0 kB"),
+        (192_345_678, "192 MB"),
+        (3_000_000_000, "3.0 GB"),
+        (5e15, "5000 TB"),
+    ],
+)
+def test_sizes(count, words):
+    """Bytes are told in powers of 1000, with two or three digits that matter."""
+    assert size(count) == words
+
+
+def test_lines_in_a_log(capsys):
+    """In a log each thing said is a line on stderr, and quick work says nothing of itself."""
+    with display() as shown:
+        shown.say("resolving")
+        task = shown.task("torch", 100)
+        task.advance(100)
+        task.finish()
+    captured = capsys.readouterr()
+    assert captured.err == "resolving\n"
+    assert captured.out == ""
+
+
+def test_slow_work_tells_its_size_and_time(capsys, monkeypatch):
+    """Work of a second or more says what it was when it is done."""
+    clock = iter((10.0, 12.5))
+    monkeypatch.setattr("torchship.display.time.monotonic", lambda: next(clock))
+    with display() as shown:
+        shown.task("torch", 192_000_000).finish()
+    assert capsys.readouterr().err == "torch 192 MB in 2.5 s\n"
+
+
+def test_a_live_display_on_a_terminal():
+    """On a terminal a bar shows while work goes on, and is gone after; brackets are just text."""
+    ours, theirs = pty.openpty()
+    process = subprocess.Popen(
+        [sys.executable, "-c", SHOW],
+        stderr=theirs,
+        stdout=subprocess.PIPE,
+        env={**os.environ, "TERM": "xterm", "COLUMNS": "100"},
+    )
+    os.close(theirs)
+    shown = b""
+    try:
+        while chunk := os.read(ours, 4096):
+            shown += chunk
+    except OSError:  # the terminal's other end is closed
+        pass
+    os.close(ours)
+    assert process.communicate()[0] == b"the answer\n"
+    text = shown.decode()
+    assert "before [the] bar" in text
+    assert "torch [cpu]" in text
+    assert "beside the bar" in text
+    assert "\x1b[?25h" in text  # the cursor is shown again
