@@ -122,7 +122,8 @@ def test_workers_end_with_their_parent(store, tmp_path):
     script = (
         "import sys\nfrom tests.test_derive import FileRecipe, made\n"
         "from torchship.oci.store import Store\n"
-        f"made(Store.open(), [FileRecipe(name=f'{tmp_path}/w{{n}}', harm='slow') for n in range(3)])\n"
+        f"names = [f'{tmp_path}/w{{n}}' for n in range(3)]\n"
+        "made(Store.open(), [FileRecipe(name=name, harm='slow') for name in names])\n"
     )
     parent = subprocess.Popen(
         [sys.executable, "-c", script],
