@@ -1,4 +1,4 @@
-"""Peak memory of a build: of examples/mnist, and of a project with a wheel of 2 GB.
+"""Peak memory of a build: of examples/mnist, and of a project with a wheel of 1 GB.
 
 The resident memory of every process of the build is read every 10 ms and added up, so that
 pages which they share count several times: the true peak is lower. The largest process is by
@@ -28,7 +28,7 @@ ROUNDS = 1
 AIM = 300  # MB
 _EVERY = 0.01  # seconds
 _NAME = "torchship_benchmark_large"
-_MEMBER = 1 << 30  # bytes of each of two members, one stored and one deflated
+_MEMBER = 1 << 29  # bytes of each of two members, one stored and one deflated
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -53,8 +53,8 @@ def measure(bench: Workbench, tutorial: Tutorial, rounds: int) -> list[Figure]: 
     except LeftOut as why:
         bench.leave_out("memory: a large wheel", why)
         return figures
-    say(f"  a wheel of 2 GB: {peak}")
-    return figures + _figures("a wheel of 2 GB", [peak])
+    say(f"  a wheel of 1 GB: {peak}")
+    return figures + _figures("a wheel of 1 GB", [peak])
 
 
 def watch(command: Sequence[str | Path], environment: Mapping[str, str]) -> Peak:
@@ -106,8 +106,8 @@ def _resident(pid: int) -> tuple[int, int]:
 
 def _large(bench: Workbench) -> Peak:
     if shutil.disk_usage(bench.scratch).free < 10 * _MEMBER:
-        raise LeftOut("there is too little room for a wheel of 2 GB")
-    say("writing a wheel of 2 GB")
+        raise LeftOut("there is too little room for a wheel of 1 GB")
+    say("writing a wheel of 1 GB")
     folder = bench.scratch / "large"
     wheels = folder / "wheels"
     wheels.mkdir(parents=True)

@@ -39,7 +39,9 @@ def measure(bench: Workbench, tutorial: Tutorial, rounds: int) -> list[Figure]: 
         outcome=ratio(whole, theirs) if theirs else None,
         aim=below(AIM, whole),
     )
-    split = [Figure(what=f"· {part}", mine=_megabytes(size)) for part, size in parts.items()]
+    split = [
+        Figure(what=f"· {part}", mine=_megabytes(size)) for part, size in parts.items() if size
+    ]
     return [total, *split]
 
 

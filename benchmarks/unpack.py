@@ -12,7 +12,7 @@ from benchmarks.sides import LeftOut, in_turns, output, seconds
 from benchmarks.tutorial import Tutorial
 from benchmarks.workbench import TORCHSHIP, Workbench
 
-ROUNDS = 3
+ROUNDS = 2
 
 
 def measure(bench: Workbench, tutorial: Tutorial, rounds: int) -> list[Figure]:  # noqa: ARG001
