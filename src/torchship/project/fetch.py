@@ -165,10 +165,8 @@ def told(failures: Mapping[str, tuple[Failure, ...]]) -> str:
         for name in names
         for failure in failures[name]
     )
-    return (
-        f"could not fetch {', '.join(names[:_TOLD])}{more} "
-        f"({'; '.join(reasons) or 'no source has it'})"
-    )
+    why = "; ".join(reasons) or "no source has one with the lock's sha256"
+    return f"could not fetch {', '.join(names[:_TOLD])}{more} ({why})"
 
 
 class _Client:
