@@ -86,16 +86,20 @@ def test_no_bytecode_when_none_is_asked_for(project):
 
 
 def test_only_what_the_project_requires_is_compiled(project):
-    """The bytecode of wheels that others need is left out, and so is a layer without any."""
+    """The bytecode of wheels that others need is left out, unless a training loads it."""
     (project.root / "requirements.txt").write_text("Torch\n-r more.txt\n-c limits.txt\n")
     (project.root / "more.txt").write_text("typing.extensions>=4\n")
     (project.root / "limits.txt").write_text("sympy<2\n")
-    wheels = (_wheel("torch", 200 * LARGE), _wheel("sympy", 2 * LARGE), _wheel("typing-extensions"))
+    wheels = (
+        *(_wheel("torch", 200 * LARGE), _wheel("sympy", 2 * LARGE)),
+        *(_wheel("networkx", 2 * LARGE), _wheel("typing-extensions")),
+    )
     imported = replace(project, bytecode="imported", requirements="requirements.txt")
     recipes = plan(imported, _lock(*wheels), [])
     compiled = [recipe for recipe in recipes if type(recipe).__name__ == "BytecodeRecipe"]
     assert [pin.name for recipe in compiled for pin in recipe.wheels] == [
         "torch",
+        "sympy",
         "typing-extensions",
     ]
 

@@ -53,6 +53,15 @@ STANDARD = (
 )
 """The modules of the standard library that are compiled, with what importing them loads."""
 
+LATER = {"torch": ("torch._dynamo", "torch.onnx")}
+"""What training imports only when it begins, by distribution: roots beside its own packages.
+
+torch's first optimizer imports both, from inside functions.
+"""
+
+BROUGHT = {"torch": frozenset({"mpmath", "sympy"})}
+"""Distributions that are compiled along with one that a project names: ``LATER`` loads them."""
+
 _SCRIPT = Path(compile_script.__file__)
 _HEAD = struct.Struct("<2I")  # before each file's bytecode: the source's number, the size
 _STDLIB = re.compile(r"(?:usr/)?lib/python3[.0-9]*/(?P<below>.+\.py)")
@@ -107,6 +116,7 @@ class BytecodeRecipe:
             "prune": list(self.prune),
             "python": self.python,
             "mode": self.mode,
+            "later": [module for pin in self._sorted() for module in LATER.get(pin.name, ())],
             "script": _script_digest(),
         }
 
@@ -144,7 +154,10 @@ class BytecodeRecipe:
             materials,
             sources=list(sources.values()),
             files=[materials.files[pin.digest] for pin in wheels],
-            roots=Modules([source.below for source in sources.values()]).top(),
+            roots=[
+                *Modules([source.below for source in sources.values()]).top(),
+                *(module for pin in wheels for module in LATER.get(pin.name, ())),
+            ],
             mode=self.mode,
             python=self.python,
         )

@@ -5,8 +5,8 @@ unpacked layer after all those below it. Large wheels stand by size, the largest
 lowest; then the buckets by number; each wheel's bytecode stands on the wheel. Where two wheels
 hold the same path, the file of the upper layer is the one that is seen.
 
-Unless all bytecode is asked for, only that of the wheels that the project itself requires is
-made: docs/decisions/0004-bytecode.md.
+Unless all bytecode is asked for, only that of the wheels that the project itself requires, and
+of those that they are known to bring into a training, is made: docs/decisions/0004-bytecode.md.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from packaging.utils import canonicalize_name
 
 from torchship.errors import PlanError
 from torchship.layers import source
-from torchship.layers.bytecode import BytecodeRecipe, DebianBytecodeRecipe
+from torchship.layers.bytecode import BROUGHT, BytecodeRecipe, DebianBytecodeRecipe
 from torchship.layers.data import DataRecipe
 from torchship.layers.debian import DebianRecipe
 from torchship.layers.layer import Recipe
@@ -113,7 +113,10 @@ def _compiled(project: Project) -> frozenset[str] | None:
     """Return the names of the wheels that are compiled; None: every one is."""
     if project.bytecode == "none":
         return frozenset()
-    return None if project.bytecode == "all" else requirements.read(project).names
+    named = requirements.read(project).names
+    if project.bytecode == "all" or named is None:
+        return None
+    return named.union(*(BROUGHT.get(name, ()) for name in named))
 
 
 def _of_wheels(
