@@ -72,7 +72,8 @@ def main() -> int:
                 bench.leave_out(name, why)
             except Failed as why:
                 failed = True
-                bench.note(f"{name} failed: {why}")
+                say(str(why))
+                bench.note(f"{name} **failed**: {str(why).splitlines()[-1]}")
         notes = bench.notes
     print(about, table(figures), *(f"- {note}" for note in notes), sep="\n\n")
     if args.json:
