@@ -416,6 +416,19 @@ def test_signals_reach_the_program_which_may_clean_up(started, name):
     assert process.wait(10) == 5
 
 
+def test_what_the_caller_ignores_does_not_reach_the_program(started):
+    """A run under nohup outlives its terminal."""
+    former = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        process = started("bash", "-c", "echo ready; sleep 0.5; echo still here")
+    finally:
+        signal.signal(signal.SIGHUP, former)
+    assert process.stdout.readline() == "ready\n"
+    process.send_signal(signal.SIGHUP)
+    assert process.stdout.readline() == "still here\n"
+    assert process.wait(10) == 0
+
+
 def test_an_untrapped_signal_ends_the_program(started):
     """The program is not pid 1, to which the kernel would not deliver it."""
     process = started("bash", "-c", "echo ready; exec sleep 60")

@@ -279,17 +279,38 @@ def test_whiteouts_become_those_of_overlayfs(unpacked):
             file(".wh.d", b""),
             file("d"),
             node("e", tarfile.CHRTYPE),
+            node("f/g", tarfile.CHRTYPE),
             file(".wh..wh.plnk", b""),
         )
     )
-    for name in ("a/gone", "e"):
+    for name in ("a/gone", "e", "f/g"):
         found = (root / name).lstat()
         assert (stat.S_ISCHR(found.st_mode), found.st_rdev) == (True, 0)
     for name in ("b", "c"):
         assert os.getxattr(root / name, "user.overlay.opaque") == b"y"
         assert (root / name / "new").exists()
     assert (root / "d").is_file()
-    assert sorted(path.name for path in root.iterdir()) == ["a", "b", "c", "d", "e"]
+    assert sorted(path.name for path in root.iterdir()) == ["a", "b", "c", "d", "e", "f"]
+
+
+def test_few_descriptors_are_open_at_a_time(unpacked, monkeypatch):
+    """Eight layers unpacked at once stay below the usual limit of 1024, links included."""
+    most = 0
+    count = extract.Folder.add
+
+    def counted(self, member, source):
+        nonlocal most
+        count(self, member, source)
+        most = max(most, len(self._open))
+
+    monkeypatch.setattr(extract.Folder, "add", counted)
+    deep = "/".join("d" * 100)
+    members = [folder(f"f{number}") for number in range(300)]
+    members += [file(f"f{number}/file") for number in range(300)]
+    members += [file(f"{deep}/file"), link("f0/link", f"{deep}/file", tarfile.LNKTYPE)]
+    root = unpacked(plain(*members))
+    assert most * 8 < 1000
+    assert (root / "f0/link").samefile(root / deep / "file")
 
 
 def test_a_layer_is_unpacked_once(tmp_path):

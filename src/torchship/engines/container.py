@@ -178,7 +178,9 @@ def _signals_to(control: socket.socket, process: subprocess.Popen[bytes]) -> Ite
     if threading.current_thread() is not threading.main_thread():
         yield  # Python delivers signals to the main thread alone: its owner decides there
         return
-    before = {number: signal.signal(number, forward) for number in _FORWARDED}
+    # What the caller ignores stays ignored: nohup, and a shell's background jobs
+    heard = [number for number in _FORWARDED if signal.getsignal(number) != signal.SIG_IGN]
+    before = {number: signal.signal(number, forward) for number in heard}
     try:
         yield
     finally:

@@ -25,7 +25,7 @@ MAX_BYTES = 64 << 30
 MAX_ENTRIES = 2_000_000
 MAX_DEPTH = 128
 
-_OPEN_FOLDERS = 64
+_OPEN_FOLDERS = 64  # of one layer: several are unpacked at once, and 1024 descriptors are usual
 _WHITEOUT, _OPAQUE, _RESERVED = b".wh.", b".wh..wh..opq", b".wh..wh."
 _FOLDER_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _FILE_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -85,6 +85,7 @@ class Folder:
         elif member.kind == tarfile.FIFOTYPE:
             os.mkfifo(name, member.mode & 0o777, dir_fd=self._vacant(parent, name, member))
         elif member.kind == tarfile.CHRTYPE and member.device == (0, 0):
+            self._make_folder(parent)
             self._whiteouts.add(parts)  # overlayfs's own form of a whiteout
         elif member.kind in (tarfile.CHRTYPE, tarfile.BLKTYPE):
             raise LayerError(f"{_text(member.path)} is a device node, which no image needs")
@@ -155,9 +156,13 @@ class Folder:
         if found is None or stat.S_ISDIR(found.st_mode):
             link = _text(member.link)
             raise LayerError(f"{_text(member.path)} is a hard link to {link}, which is no file")
-        into = self._vacant(parent, name, member)
-        folder = self._folder(target[:-1])  # the one opened first may have been closed meanwhile
-        os.link(target[-1], name, src_dir_fd=folder, dst_dir_fd=into, follow_symlinks=False)
+        # Two folders at once: opening the way to one may close the other
+        folder = os.dup(self._folder(target[:-1]))
+        try:
+            into = self._vacant(parent, name, member)
+            os.link(target[-1], name, src_dir_fd=folder, dst_dir_fd=into, follow_symlinks=False)
+        finally:
+            os.close(folder)
 
     def _vacant(self, parent: Parts, name: bytes, member: Member) -> int:
         """Return the parent's descriptor, with nothing of that name in it."""
@@ -199,12 +204,12 @@ class Folder:
             path = _text(b"/".join(parts))
             raise LayerError(f"the layer would write through {path}, which is no folder") from None
         self._open[parts] = descriptor
-        if len(self._open) > _OPEN_FOLDERS + MAX_DEPTH:
+        if len(self._open) > _OPEN_FOLDERS:
             self._close_oldest()
         return descriptor
 
     def _close_oldest(self) -> None:
-        for parts in list(self._open)[:_OPEN_FOLDERS]:
+        for parts in list(self._open)[: _OPEN_FOLDERS // 2]:
             if parts:
                 os.close(self._open.pop(parts))
 

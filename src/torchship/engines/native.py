@@ -108,6 +108,8 @@ def explained(error: StartError) -> EngineError:
     found = namespaces.obstacle()
     if found is not None:
         return EngineError(found.reason, hint=found.hint)
+    if not error.stage:
+        return EngineError(error.message, hint=namespaces.OTHER)
     return EngineError(
         f"the container could not be started: {error.stage}: {error.detail}",
         hint=namespaces.OTHER,

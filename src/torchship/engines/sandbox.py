@@ -140,8 +140,8 @@ def _serve(specification: Specification, control: _socket.socket) -> NoReturn:
     os.set_blocking(wake, False)
     signal.set_wakeup_fd(waker, warn_on_full_buffer=False)
     signal.signal(signal.SIGCHLD, lambda _number, _frame: None)
+    syscalls.hide_from_others()  # before there is another; executing the program undoes it there
     child = program.start(specification, slave)
-    syscalls.hide_from_others()
     with open("/dev/null", "r+b") as null:  # noqa: PTH123
         for descriptor in (0, 1, 2):
             os.dup2(null.fileno(), descriptor)
