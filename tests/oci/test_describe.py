@@ -1,5 +1,8 @@
 import json
 
+import pytest
+
+from torchship.errors import BlobMissing
 from torchship.oci.assemble import index
 from torchship.oci.describe import describe
 from torchship.platform import Platform
@@ -15,6 +18,16 @@ def test_each_layer_is_described_with_its_size_share_content_and_origin(store, i
     origin = amd64.layers[0].origin["dev.torchship.layer.origin"]
     assert origin.startswith("data:file@sha256:")
     assert list(amd64.layers[0].origin) == ["dev.torchship.layer.origin"]
+
+
+def test_a_platform_that_was_not_pulled_is_left_out(store, image):
+    """The index of a published image names more than was asked for."""
+    amd64, arm64 = image(b"1"), image(b"2", Platform("linux", "arm64"))
+    both = index(store, [amd64, arm64])
+    store.blobs.remove(arm64.digest)
+    assert [str(found.image.platform) for found in describe(store, both)] == ["linux/amd64"]
+    with pytest.raises(BlobMissing):
+        describe(store, arm64)
 
 
 def test_the_description_is_plain_json(store, image):

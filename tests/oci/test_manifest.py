@@ -33,6 +33,16 @@ def test_a_manifest_is_known_by_its_type_or_its_shape(media_type):
     assert index.media_type == OCI_INDEX
 
 
+@pytest.mark.parametrize("value", [[BLOB], [], {}, "x", 1, False])
+def test_a_document_that_could_be_read_two_ways_is_refused(value):
+    """image-spec's CVE-2021-41190: what is a manifest to one tool must be no index to another."""
+    with pytest.raises(ManifestError, match="read two ways"):
+        read({**MANIFEST, "manifests": value}, OCI_MANIFEST)
+    for name in ("layers", "config"):
+        with pytest.raises(ManifestError, match="read two ways"):
+            read({**INDEX, name: value}, OCI_INDEX)
+
+
 def test_schema_2_of_docker_is_read():
     """Docker's types have the same fields, and state them."""
     assert read({**MANIFEST, "mediaType": DOCKER_MANIFEST}, DOCKER_MANIFEST).layers

@@ -8,6 +8,7 @@ from torchship.digest import Digest
 from torchship.errors import BlobDamaged, StoreError
 from torchship.oci.assemble import index
 from torchship.oci.image import read_one
+from torchship.oci.load import load
 from torchship.oci.reference import Reference
 from torchship.oci.save import save
 from torchship.platform import Platform
@@ -66,6 +67,22 @@ def test_an_index_is_saved_with_all_its_platforms(store, image):
     assert docker["RepoTags"] == []
     with pytest.raises(StoreError, match="linux/arm64"):
         save(store, amd64, io.BytesIO(), platform=Platform("linux", "arm64"))
+
+
+def test_an_index_of_which_one_platform_was_pulled_is_saved_with_that_one(store, image, tmp_path):
+    """The other's documents are not in the store; the index keeps its digest."""
+    amd64, arm64 = image(b"1"), image(b"2", Platform("linux", "arm64"))
+    both = index(store, [amd64, arm64])
+    store.blobs.remove(arm64.digest)
+    _, files = saved(store, both, names=NAMES)
+    assert f"blobs/sha256/{both.digest.hex}" in files
+    assert f"blobs/sha256/{amd64.digest.hex}" in files
+    assert f"blobs/sha256/{arm64.digest.hex}" not in files
+    (tmp_path / "x.tar").write_bytes(saved(store, both)[0])
+    assert load(store, tmp_path / "x.tar")[0].descriptor.digest == both.digest
+    store.blobs.remove(amd64.digest)
+    with pytest.raises(StoreError, match="none of the images"):
+        saved(store, both)
 
 
 def test_layers_that_an_engine_has_can_be_left_out(store, image):

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from torchship.cli.common import example, open_store
+from torchship.cli.common import complain, example, open_store
 
 
 @click.command(epilog=example("torchship images", "torchship images --json"))
@@ -15,12 +15,18 @@ def images(as_json: bool) -> None:
     """List the images in the store."""
     from torchship import render
     from torchship.display import size
+    from torchship.errors import HostileInput, StoreError
     from torchship.oci.describe import describe
 
     store = open_store()
     rows = []
     for named in store.images():
-        found = describe(store, named.descriptor)
+        try:
+            found = describe(store, named.descriptor)
+        except (StoreError, HostileInput) as error:
+            # One damaged image hides no other; what repairs or removes it needs its name.
+            complain(error)
+            found = ()
         platforms = ", ".join(str(each.image.platform) for each in found)
         total = sum(each.size for each in found)
         rows.append((named.reference.familiar, named.descriptor.digest, platforms, total))

@@ -9,7 +9,7 @@ from torchship.digest import Descriptor
 from torchship.layers.layer import KEY, TITLE, Layer
 from torchship.oci.assemble import UNPACKED_SIZE
 from torchship.oci.documents import ConfigObject, decode
-from torchship.oci.image import Image, Source, manifests, read_one
+from torchship.oci.image import Holding, Image, Source, held, read_one
 
 _SHOWN_ELSEWHERE = frozenset({TITLE, KEY, UNPACKED_SIZE})
 
@@ -55,12 +55,13 @@ class ImageDescription:
         }
 
 
-def describe(source: Source, descriptor: Descriptor) -> tuple[ImageDescription, ...]:
-    """Describe the image of each platform that a manifest or index holds, in its order.
+def describe(store: Holding, descriptor: Descriptor) -> tuple[ImageDescription, ...]:
+    """Describe the images of a manifest or index that the store has, in the index's order.
 
-    Reads manifests and configs only, never a layer. Raises `ManifestError`.
+    Reads manifests and configs only, never a layer. Raises `ManifestError`; `BlobMissing` or
+    `BlobDamaged` where an image's own documents are not there.
     """
-    return tuple(_describe(source, manifest) for manifest in manifests(source, descriptor))
+    return tuple(_describe(store, manifest) for manifest in held(store, descriptor))
 
 
 def _describe(source: Source, manifest: Descriptor) -> ImageDescription:

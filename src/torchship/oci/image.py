@@ -32,6 +32,7 @@ __all__ = [
     "Source",
     "assemble",
     "children",
+    "held",
     "index",
     "manifests",
     "read_image",
@@ -74,6 +75,13 @@ class Image:
     def size(self) -> int:
         """Bytes of the layers, compressed."""
         return sum(layer.size for layer in self.layers)
+
+
+class Holding(Source, Protocol):
+    """A source that tells what it has: a store."""
+
+    def has(self, digest: Digest) -> bool:
+        """Tell whether a blob is there, unharmed."""
 
 
 def read_image(source: Source, descriptor: Descriptor, platform: Platform) -> Image:
@@ -122,6 +130,18 @@ def manifests(source: Source, descriptor: Descriptor) -> tuple[Descriptor, ...]:
         elif current.media_type in mediatypes.INDEXES:
             waiting.extend(reversed(tuple(children(source, current))))
     return tuple(found)
+
+
+def held(store: Holding, descriptor: Descriptor) -> tuple[Descriptor, ...]:
+    """Return those of `manifests` that a store has.
+
+    A pull for one platform brings the whole index, but not its other images.
+    """
+    return tuple(
+        found
+        for found in manifests(store, descriptor)
+        if found.digest == descriptor.digest or store.has(found.digest)
+    )
 
 
 def children(source: Source, descriptor: Descriptor) -> Iterator[Descriptor]:

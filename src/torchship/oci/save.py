@@ -19,7 +19,7 @@ from torchship.digest import Descriptor, Digest
 from torchship.errors import StoreError
 from torchship.layers.archive import Entry, PlainTar, Sink
 from torchship.oci import mediatypes
-from torchship.oci.image import Image, children, manifests, read_one
+from torchship.oci.image import Image, children, held, read_one
 from torchship.oci.index import LAYOUT, REF_NAME
 from torchship.oci.reference import Reference
 from torchship.oci.store import Store
@@ -40,7 +40,7 @@ def save(
     omit: Collection[Digest] = (),
     progress: Progress = SILENT,
 ) -> None:
-    """Write an image, or an index with all its platforms, as one deterministic tar.
+    """Write an image, or an index with the platforms that the store has, as one deterministic tar.
 
     ``platform`` is the one that old Dockers load (default: this machine's, else the first);
     ``omit`` names layers whose files are left out, for an engine that has them. Raises
@@ -79,21 +79,27 @@ def _write(
 
 
 def _reachable(store: Store, descriptor: Descriptor) -> dict[Digest, Descriptor]:
-    """Return every blob of an image, each once."""
+    """Return every blob of an image, each once; of an index, those of the images held."""
     found: dict[Digest, Descriptor] = {}
     waiting = [descriptor]
     while waiting:
         current = waiting.pop()
         if current.digest not in found:
             found[current.digest] = current
-            waiting.extend(children(store, current))
+            below = children(store, current)
+            if current.media_type in mediatypes.INDEXES:
+                below = (child for child in below if store.has(child.digest))
+            waiting.extend(below)
     return found
 
 
 def _choose(store: Store, descriptor: Descriptor, platform: Platform | None) -> Image:
-    images = [read_one(store, manifest) for manifest in manifests(store, descriptor)]
+    images = [read_one(store, manifest) for manifest in held(store, descriptor)]
     if not images:
-        raise StoreError(f"{descriptor.digest} is an index that holds no image")
+        raise StoreError(
+            f"the store holds none of the images of the index {descriptor.digest}",
+            hint="pull one of its platforms, or all: torchship pull --all-platforms REFERENCE",
+        )
     wanted = platform or Platform.host()
     matching = [image for image in images if image.platform == wanted]
     if platform is not None and not matching:
