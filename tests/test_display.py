@@ -13,11 +13,23 @@ from torchship.display import display, size
 
 SHOW = """
 import time
+import threading
 from torchship.display import display
 with display() as shown:
     shown.say("before [the] bar")
+    together = threading.Barrier(8)
+    bars = set()
+    def begin():
+        together.wait()
+        task = shown.task("one of many")
+        bars.add(task._progress)
+        task.finish()
+    threads = [threading.Thread(target=begin) for _ in range(8)]
+    for thread in threads: thread.start()
+    for thread in threads: thread.join()
+    assert len(bars) == 1
     task = shown.task("torch [cpu]", 100)
-    task.advance(50); time.sleep(0.3); shown.say("beside the bar"); task.advance(50)
+    task.advance(50); time.sleep(0.3); shown.say("beside :x: the bar" + "-" * 200 + "end"); task.advance(50)
     task.finish()
 print("the answer")
 """
@@ -81,5 +93,5 @@ def test_a_live_display_on_a_terminal():
     text = shown.decode()
     assert "before [the] bar" in text
     assert "torch [cpu]" in text
-    assert "beside the bar" in text
+    assert "beside :x: the bar" + "-" * 200 + "end" in text  # copied whole, as it was said
     assert "\x1b[?25h" in text  # the cursor is shown again

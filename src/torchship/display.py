@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import threading
 import time
 from types import TracebackType
 from typing import TYPE_CHECKING, Protocol
@@ -102,6 +103,7 @@ class _Live:
 
     def __init__(self) -> None:
         self._progress: RichProgress | None = None
+        self._beginning = threading.Lock()  # several threads may begin the first bar at once
 
     def __enter__(self) -> _Live:
         return self
@@ -123,22 +125,25 @@ class _Live:
             TransferSpeedColumn,
         )
 
-        if self._progress is None:
-            self._progress = Progress(
-                TextColumn("{task.description}"),
-                BarColumn(bar_width=24),
-                DownloadColumn(),
-                TransferSpeedColumn(),
-                TimeElapsedColumn(),
-                console=Console(stderr=True),
-                transient=True,
-            )
-            self._progress.start()
+        with self._beginning:
+            if self._progress is None:
+                self._progress = Progress(
+                    TextColumn("{task.description}"),
+                    BarColumn(bar_width=24),
+                    DownloadColumn(),
+                    TransferSpeedColumn(),
+                    TimeElapsedColumn(),
+                    console=Console(stderr=True),
+                    transient=True,
+                )
+                self._progress.start()
         return _LiveTask(self._progress, self._progress.add_task(escape(label), total=total))
 
     def say(self, line: str) -> None:
         if self._progress is not None:
-            self._progress.console.print(line, markup=False, highlight=False)
+            self._progress.console.print(
+                line, markup=False, highlight=False, emoji=False, soft_wrap=True
+            )
         else:
             sys.stderr.write(line + "\n")
             sys.stderr.flush()

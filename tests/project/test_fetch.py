@@ -360,7 +360,9 @@ def test_credentials_do_not_follow_a_redirect_elsewhere(serve, tmp_path: Path) -
     assert "authorization" not in other.requests[0][2]
 
 
-@pytest.mark.parametrize("target", ["file:///etc/passwd", "ftp://127.0.0.1/x", "/loop"])
+@pytest.mark.parametrize(
+    "target", ["file:///etc/passwd", "ftp://127.0.0.1/x", "/loop", "http://[a/x"]
+)
 def test_redirects_lead_to_http_and_to_an_end(serve, tmp_path: Path, target: str) -> None:
     """A redirect to another kind of address, or in a circle, is not followed."""
     server = serve(lambda handler: status(handler, 302, Location=target))
@@ -626,6 +628,11 @@ def test_progress_counts_the_bytes_of_each_file(serve, tmp_path: Path) -> None:
     fetch([wants(data, server.url + "/a")], downloads=tmp_path, mirrors=NOWHERE, progress=progress)
     (task,) = progress.tasks
     assert (task.label, task.total, task.done, task.finished) == ("a.whl", 300_000, 300_000, True)
+
+    (tmp_path / "here").write_bytes(content(10))
+    one = wants(content(10), str(tmp_path / "here"))
+    fetch([one], downloads=tmp_path, mirrors=NOWHERE, progress=progress)
+    assert progress.tasks[1].finished  # a file that is linked is done at once
 
 
 def test_length_and_existence_are_asked_without_downloading(serve, tmp_path: Path) -> None:

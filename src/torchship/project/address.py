@@ -46,8 +46,11 @@ class Address:
         Raises `FetchError` where an encrypted connection would become a plain one, or the
         redirect leads away from HTTP.
         """
-        target = urljoin(self.url, location)
-        old, new = urlsplit(self.url), urlsplit(target)
+        try:
+            target = urljoin(self.url, location)
+            old, new = urlsplit(self.url), urlsplit(target)
+        except ValueError as error:
+            raise FetchError(f"is redirected to what is no address: {error}") from error
         if new.scheme not in ("http", "https") or (old.scheme, new.scheme) == ("https", "http"):
             raise FetchError(f"is redirected to {shown(target)}, which is not followed")
         # What a server writes before an @ is its own invention: never sent anywhere.

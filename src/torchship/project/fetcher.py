@@ -115,6 +115,7 @@ class Fetcher:
         if path is not None:
             linked = self._linked(path, wanted)
             if linked is not None:
+                part.finish()
                 self._downloads.partial_path(wanted.digest).unlink(missing_ok=True)
                 return linked
         if part.complete and not part.good:
