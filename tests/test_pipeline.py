@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import shutil
 from pathlib import Path
 
@@ -11,13 +12,17 @@ from tests.machine import PLAIN, Machine, debian_packages, equipped
 from tests.project.debian import DebianMirror
 
 from torchship import pipeline
+from torchship.digest import Descriptor, Digest
 from torchship.engines.python import on_host
-from torchship.errors import DataUnavailable, MovedOn
+from torchship.engines.request import Request
+from torchship.errors import DataUnavailable, MovedOn, ProjectError
+from torchship.oci.image import Image
 from torchship.oci.store import Store
 from torchship.platform import Platform
 from torchship.progress import SILENT
 from torchship.project import lock as lockfile
 from torchship.project.project import load
+from torchship.runs.run import RunDirectory
 
 __all__ = ["debian_packages"]
 
@@ -131,6 +136,55 @@ def test_a_damaged_lock_is_locked_afresh_when_asked(machine):
 
 
 # -- the demo
+
+
+class Scribe:
+    """An engine that only writes a metrics file, and ends with a status of its own."""
+
+    name = "scribe"
+
+    def __init__(self, text: str, status: int) -> None:
+        self._text, self._status = text, status
+
+    def missing(self):
+        """Lack nothing."""
+
+    def run(self, request):
+        """Write it."""
+        (request.output / "metrics.json").write_text(self._text)
+        request.log.write_text("")
+        return self._status
+
+
+def ran(directory: RunDirectory, text: str, status: int) -> pipeline.Outcome:
+    """Run an image with that engine."""
+    document = Descriptor(media_type="application/json", digest=Digest.of(b""), size=0)
+    image = Image(
+        platform=Platform("linux", "amd64"),
+        descriptor=document,
+        config=document,
+        layers=(),
+        command=("python",),
+    )
+    request = Request(image=image, output=directory.output, log=directory.log)
+    return pipeline.run(
+        request, Scribe(text, status), image=image, name="mnist", directory=directory
+    )
+
+
+def test_a_run_with_damaged_metrics_keeps_its_record(tmp_path):
+    """Hours of training are not lost: what is wrong is told, and the record is there."""
+    directory = RunDirectory.at(tmp_path / "run")
+    with pytest.raises(ProjectError, match="not JSON"):
+        ran(directory, "{", status=0)
+    assert json.loads(directory.record.read_bytes())["predicate"]["runs"][0]["metrics"] == {}
+
+
+def test_a_failed_run_with_damaged_metrics_gives_its_own_status(tmp_path):
+    """A program that was killed in the middle of writing them was killed: that is the answer."""
+    directory = RunDirectory.at(tmp_path / "run")
+    assert ran(directory, "{", status=137).status == 137
+    assert directory.record.exists()
 
 
 @pytest.fixture

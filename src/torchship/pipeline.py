@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from torchship.digest import Descriptor, Digest
-from torchship.errors import EngineError, LockError
+from torchship.errors import EngineError, LockError, ProjectError
 from torchship.platform import Platform
 from torchship.progress import Progress
 from torchship.project import lock as lockfile
@@ -247,7 +247,11 @@ def run(
     name: str,
     directory: RunDirectory,
 ) -> Outcome:
-    """Run an image once and write down what it gave."""
+    """Run an image once and write down what it gave.
+
+    Raises `ProjectError` after a successful run whose metrics are not what was declared; its
+    record is there, without them. Of a run that failed, its exit status is the answer.
+    """
     from torchship.runs import metrics as measured
     from torchship.runs import record
 
@@ -255,7 +259,12 @@ def run(
     began, clock = datetime.now(UTC), time.monotonic()
     status = engine.run(request)
     seconds = time.monotonic() - clock
-    found = measured.collect(declared, output=directory.output, log=directory.log)
+    found: Mapping[str, float] = {}
+    fault: ProjectError | None = None
+    try:
+        found = measured.collect(declared, output=directory.output, log=directory.log)
+    except ProjectError as error:
+        fault = error
     directory.record.write_bytes(
         record.statement(
             name=name,
@@ -272,4 +281,6 @@ def run(
             ),
         )
     )
+    if fault is not None and status == 0:
+        raise fault
     return Outcome(status=status, seconds=seconds, metrics=found)

@@ -143,6 +143,7 @@ def test_all_faults_are_told_at_once(project):
         ('metrics = { acc = { file = "a", pattern = "(b)" } }', "not both"),
         ("metrics = { acc = { pattern = 'b(' } }", "is not a regular expression"),
         ("metrics = { acc = { pattern = 'b' } }", "needs one group"),
+        ("metrics = { acc = { pattern = '(a)(b)(c)' } }", "needs one group"),
         ('metrics = { acc = { file = "../a" } }', "does not start in the output directory"),
         ('metrics = { acc = { better = "more" } }', "tool.torchship.metrics.acc.better"),
         ("metrics = { acc = { tolerance = -1.0 } }", "tool.torchship.metrics.acc.tolerance"),
@@ -151,6 +152,13 @@ def test_all_faults_are_told_at_once(project):
 def test_a_faulty_setting_is_named_by_its_path(project, text, fault):
     """Each setting is checked, and the error says which and what is expected."""
     assert fault in faults(project, text)
+
+
+@pytest.mark.parametrize("url", ["ftp://a/x", "http://", "x", "http://[a"])
+def test_data_is_fetched_from_http_addresses(project, url):
+    """Any other is named by its path in the table."""
+    said = faults(project, f'data = [{{ path = "x", sha256 = "{SHA}", urls = ["{url}"] }}]')
+    assert "tool.torchship.data[0].urls[0]" in said
 
 
 @pytest.mark.parametrize(

@@ -4,9 +4,10 @@ import json
 
 import pytest
 
-from torchship.errors import ProjectError
+from torchship.errors import ManifestError, ProjectError
+from torchship.oci.assemble import METRICS
 from torchship.project.project import Metric
-from torchship.runs.metrics import LARGEST, collect
+from torchship.runs.metrics import LARGEST, collect, declared
 
 
 @pytest.fixture
@@ -17,9 +18,9 @@ def run(tmp_path):
     return tmp_path
 
 
-def found(run, *declared):
+def found(run, *metrics):
     """Collect from that run."""
-    return collect(declared, output=run / "output", log=run / "log")
+    return collect(metrics, output=run / "output", log=run / "log")
 
 
 def test_every_number_of_metrics_json_is_a_metric(run):
@@ -87,3 +88,44 @@ def test_a_match_that_is_no_number_is_an_error(run):
     (run / "log").write_text("Accuracy: high\n")
     with pytest.raises(ProjectError, match="high"):
         found(run, Metric(name="a", pattern=r"Accuracy: (\w+)"))
+
+
+@pytest.mark.parametrize("text", ["nan", "inf", "-inf"])
+def test_a_loss_that_diverged_is_no_metric(run, text):
+    """The last value counts, and nothing can be compared with it."""
+    (run / "log").write_text(f"loss 0.3\nloss {text}\n")
+    assert found(run, Metric(name="loss", pattern=r"loss (\S+)")) == {}
+
+
+def test_a_metrics_file_may_stand_in_a_folder_of_the_output(run):
+    """But not in a folder that links out of it."""
+    (run / "output/a").mkdir()
+    (run / "output/a/m.json").write_text('{"loss": 1}')
+    (run / "output/b").symlink_to(run)
+    (run / "m.json").write_text('{"secret": 1}')
+    inside, outside = Metric(name="loss", file="a/m.json"), Metric(name="secret", file="b/m.json")
+    assert found(run, inside, outside) == {"loss": 1.0}
+
+
+def test_a_name_that_a_terminal_would_obey_is_no_metric(run):
+    """Nor is one that UTF-8 has no words for."""
+    (run / "output/metrics.json").write_text('{"\\u001b[2J": 1, "\\ud800": 2, "loss": 3}')
+    assert found(run) == {"loss": 3.0}
+
+
+def labels(file):
+    """Return the labels of an image that declares one metric in that file."""
+    return {METRICS: json.dumps({"loss": {"name": "loss", "file": file}})}
+
+
+def test_what_an_image_declares_is_read_from_its_label():
+    """A file in a folder of the output is as good as one at its top."""
+    assert declared(labels("a/m.json")) == (Metric(name="loss", file="a/m.json"),)
+    assert declared({}) == ()
+
+
+@pytest.mark.parametrize("file", ["/etc/m.json", "../m.json", "a/../../m.json", "a\0"])
+def test_a_label_that_names_a_file_outside_the_output_is_refused(file):
+    """The image may be a stranger's."""
+    with pytest.raises(ManifestError, match="outside the output"):
+        declared(labels(file))

@@ -1,5 +1,6 @@
 """The record of a run."""
 
+import dataclasses
 import json
 import os
 from datetime import UTC, datetime
@@ -45,3 +46,15 @@ def test_outputs_are_hashed_without_following_links(tmp_path):
     (tmp_path / "link").symlink_to("/etc/hostname")
     os.mkfifo(tmp_path / "pipe")
     assert record.outputs(tmp_path) == {"sub/file": Digest.of(b"x")}
+
+
+def test_a_name_that_is_not_utf8_stands_in_the_record_all_the_same(tmp_path):
+    """JSON has no words for its bytes: they are spelled out."""
+    (tmp_path / os.fsdecode(b"caf\xe9")).write_bytes(b"x")
+    run = dataclasses.replace(RUN, outputs=record.outputs(tmp_path), command=("\udcff",))
+    statement = json.loads(
+        record.statement(name="mnist", image=IMAGE, platform="linux/amd64", run=run)
+    )
+    predicate = statement["predicate"]
+    assert predicate["command"] == ["\\udcff"]
+    assert list(predicate["runs"][0]["outputs"]) == ["caf\\udce9"]

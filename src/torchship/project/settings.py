@@ -114,6 +114,14 @@ def _error(issues: list[str]) -> UsageError:
     return UsageError(f"pyproject.toml has {len(issues)} faulty settings:{lines}")
 
 
+def _is_address(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        return False
+    return parts.scheme in ("https", "http") and bool(parts.netloc)
+
+
 class _Reader:
     """Turns checked types into checked values, noting what is wrong by its path."""
 
@@ -220,7 +228,7 @@ class _Reader:
                 self._note(f"{at}.sha256", "expected 64 hexadecimal digits")
                 continue
             for j, url in enumerate(item.urls):
-                if urlsplit(url).scheme not in ("https", "http") or not urlsplit(url).netloc:
+                if not _is_address(url):
                     self._note(f"{at}.urls[{j}]", f"{url!r} is not an http or https address")
             for other in found:
                 if path == other:
@@ -257,8 +265,11 @@ class _Reader:
             except re.error as error:
                 self._note(f"{at}.pattern", f"is not a regular expression: {error}")
             else:
-                if groups != 1:
-                    self._note(f"{at}.pattern", "needs one group, (...), around the number")
+                if groups not in (1, 2):
+                    self._note(
+                        f"{at}.pattern",
+                        "needs one group, (...), around the number, or two of a fraction",
+                    )
         if item.tolerance is not None and not 0 <= item.tolerance < float("inf"):
             self._note(f"{at}.tolerance", "is not a number of zero or more")
         return Metric(

@@ -19,7 +19,6 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import urlsplit
 
 from debian.deb822 import Deb822
 
@@ -79,7 +78,7 @@ def configured() -> tuple[str, ...]:
     roots = []
     for text in os.environ.get(MIRROR, "").split():
         root = Path(text).as_uri() if text.startswith("/") else text
-        if urlsplit(root).scheme not in ("http", "https", "file"):
+        if root.partition(":")[0] not in ("http", "https", "file"):
             raise ResolveError(
                 f"{MIRROR} holds {text!r}, which is no mirror's root",
                 hint="give http:, https: or file: addresses, or absolute paths",
@@ -122,11 +121,11 @@ def roots(suite: str, *, etc: Path = ETC) -> tuple[str, ...]:
 def _expanded(root: str) -> Iterator[str]:
     # apt-transport-mirror(1): a file of roots, one a line, each with optional metadata after
     # a tab. Debian's own cloud images are set up so.
-    parts = urlsplit(root)
-    if parts.scheme != "mirror+file":
+    scheme, _, rest = root.partition("://")
+    if scheme != "mirror+file":
         yield root
         return
-    path = Path(parts.path)
+    path = Path(rest)
     if path.is_file():
         for line in path.read_text("utf-8").splitlines():
             address = line.partition("#")[0].split()

@@ -6,7 +6,7 @@ import json
 import math
 import re
 from collections.abc import Iterable, Mapping
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import msgspec
 
@@ -16,6 +16,8 @@ from torchship.project.project import Metric
 
 LARGEST = 1 << 20
 """A metrics file is a flat object of numbers: more bytes than this are something else."""
+
+_FORM = 'the program is to write an object of numbers there, such as {"test_accuracy": 0.99}'
 
 
 def collect(metrics: Iterable[Metric], *, output: Path, log: Path) -> Mapping[str, float]:
@@ -29,7 +31,9 @@ def collect(metrics: Iterable[Metric], *, output: Path, log: Path) -> Mapping[st
         if metric.pattern is not None:
             value = _matched(metric, log)
         else:
-            value = _numbers(output / (metric.file or "metrics.json")).get(metric.name)
+            file = output / (metric.file or "metrics.json")
+            inside = file.resolve().is_relative_to(output.resolve())  # folders may be links too
+            value = _numbers(file).get(metric.name) if inside else None
         if value is not None:
             found[metric.name] = value
     return dict(sorted(found.items()))
@@ -49,8 +53,10 @@ def declared(labels: Mapping[str, str]) -> tuple[Metric, ...]:
             re.compile(metric.pattern or "")
     except (msgspec.MsgspecError, re.error, RecursionError) as error:
         raise ManifestError(f"the image's label {METRICS} declares no metrics: {error}") from None
-    if any("/" in (metric.file or "") for metric in found):
-        raise ManifestError(f"the image's label {METRICS} names a file outside the output")
+    for metric in found:
+        file = PurePosixPath(metric.file or "")
+        if file.is_absolute() or ".." in file.parts or "\0" in str(file):
+            raise ManifestError(f"the image's label {METRICS} names a file outside the output")
     return found
 
 
@@ -59,13 +65,15 @@ def _numbers(path: Path) -> Mapping[str, float]:
     if path.is_symlink() or not path.is_file():
         return {}
     if path.stat().st_size > LARGEST:
-        raise ProjectError(f"{path} is larger than a metrics file can be ({LARGEST} bytes)")
+        raise ProjectError(
+            f"{path} is larger than a metrics file can be ({LARGEST} bytes)", hint=_FORM
+        )
     try:
         document = json.loads(path.read_bytes())
     except (ValueError, RecursionError) as error:
-        raise ProjectError(f"{path} is not JSON: {error}") from None
+        raise ProjectError(f"{path} is not JSON: {error}", hint=_FORM) from None
     if not isinstance(document, dict):
-        raise ProjectError(f"{path} is not a flat object of numbers")
+        raise ProjectError(f"{path} is not a flat object of numbers", hint=_FORM)
     return {
         name: float(value)
         for name, value in document.items()
@@ -73,13 +81,15 @@ def _numbers(path: Path) -> Mapping[str, float]:
         and not isinstance(value, bool)
         and abs(value) < 1e308
         and math.isfinite(value)
+        and name.isprintable()  # it is shown on a terminal, and stands in the record
     }
 
 
 def _matched(metric: Metric, log: Path) -> float | None:
     r"""Return the last match: programs print a metric once an epoch, the last one counts.
 
-    One group gives the number, two give a fraction: ``Accuracy: (\d+)/(\d+)``.
+    One group gives the number, two give a fraction: ``Accuracy: (\d+)/(\d+)``. A loss that has
+    become NaN or infinite is no metric: nothing can be compared with it.
     """
     pattern = re.compile(metric.pattern or "")
     last: tuple[str, ...] | None = None
@@ -91,9 +101,10 @@ def _matched(metric: Metric, log: Path) -> float | None:
         return None
     try:
         numbers = [float(group) for group in last if group is not None]
-        return numbers[0] if len(numbers) == 1 else numbers[0] / numbers[1]
+        value = numbers[0] if len(numbers) == 1 else numbers[0] / numbers[1]
     except (ValueError, IndexError, ZeroDivisionError):
         raise ProjectError(
             f"metrics.{metric.name}: {metric.pattern!r} matched {last!r}, which is no number",
             hint="put one group around the number, or two around a fraction's parts",
         ) from None
+    return value if math.isfinite(value) else None

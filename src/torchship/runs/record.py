@@ -40,9 +40,10 @@ def outputs(folder: Path) -> Mapping[str, Digest]:
 
 
 def statement(*, name: str, image: Descriptor, platform: str, run: Run) -> bytes:
-    """Encode the statement whose subject is the image, with one run.
+    r"""Encode the statement whose subject is the image, with one run.
 
-    Metrics stand as a decimal and as a hexadecimal float, which loses nothing.
+    Metrics stand as a decimal and as a hexadecimal float, which loses nothing. Bytes of file
+    names and arguments that are not UTF-8, which JSON has no words for, stand as ``\udcff``.
     """
     return canonical.encode(
         {
@@ -52,7 +53,7 @@ def statement(*, name: str, image: Descriptor, platform: str, run: Run) -> bytes
             "predicate": {
                 "torchship": __version__,
                 "platform": platform,
-                "command": list(run.command),
+                "command": [_text(word) for word in run.command],
                 "engine": run.engine,
                 "runs": [
                     {
@@ -63,9 +64,15 @@ def statement(*, name: str, image: Descriptor, platform: str, run: Run) -> bytes
                             key: {"value": value, "hex": value.hex()}
                             for key, value in run.metrics.items()
                         },
-                        "outputs": {path: str(digest) for path, digest in run.outputs.items()},
+                        "outputs": {
+                            _text(path): str(digest) for path, digest in run.outputs.items()
+                        },
                     }
                 ],
             },
         }
     )
+
+
+def _text(name: str) -> str:
+    return name.encode("utf-8", "backslashreplace").decode("utf-8")
