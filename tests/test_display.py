@@ -29,7 +29,9 @@ with display() as shown:
     for thread in threads: thread.join()
     assert len(bars) == 1
     task = shown.task("torch [cpu]", 100)
-    task.advance(50); time.sleep(0.3); shown.say("beside :x: the bar" + "-" * 200 + "end"); task.advance(50)
+    task.advance(50); time.sleep(0.3)
+    shown.say("beside :x: the bar" + "-" * 200 + "end")
+    task.advance(50)
     task.finish()
 print("the answer")
 """

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 
 from torchship import health
@@ -52,3 +54,12 @@ def test_mirrors(findings, monkeypatch, tmp_path):
     assert findings()["mirrors"].state == str(tmp_path)
     monkeypatch.setenv("TORCHSHIP_MIRRORS", "/nowhere")
     assert "TORCHSHIP_MIRRORS" in findings()["mirrors"].fix
+
+
+def test_an_architecture_without_images_hides_nothing_else(findings, monkeypatch):
+    """It is told as the one fault that it is."""
+    other = os.uname_result(("Linux", "here", "6.1.0", "#1", "riscv64"))
+    monkeypatch.setattr("torchship.platform.os.uname", lambda: other)
+    found = findings()
+    assert "not supported" in found["python"].state
+    assert "store" in found

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from torchship.display import size
-from torchship.errors import TorchshipError
+from torchship.errors import TorchshipError, UsageError
 from torchship.oci.store import Store
 from torchship.platform import Platform
 
@@ -29,13 +29,25 @@ class Finding:
 
 def examine(store: Store) -> Iterator[Finding]:
     """Look at the machine; every finding is made on its own, so that one fault hides no other."""
-    yield Finding(subject="python", state=f"{sys.version.split()[0]} on {Platform.host()}")
+    yield _machine()
     yield _space(store.home)
     yield _base()
     yield _native(store)
     for name in ("docker", "podman"):
         yield _program(name)
     yield _mirrors()
+
+
+def _machine() -> Finding:
+    python = sys.version.split()[0]
+    try:
+        return Finding(subject="python", state=f"{python} on {Platform.host()}")
+    except UsageError as error:
+        return Finding(
+            subject="python",
+            state=f"{python}; {error.message}",
+            fix="use a machine of one of these architectures: torch has no wheels for others",
+        )
 
 
 def _space(store: Path) -> Finding:

@@ -17,7 +17,7 @@ def test_what_is_written_is_what_stood_for_it(tmp_path):
     before = load(tmp_path)
     path = init(tmp_path)
     assert load(tmp_path) == before
-    assert {"name", "command", "python", "base", "prune"} <= set(
+    assert {"name", "command", "python", "base", "prune", "bytecode"} <= set(
         tomllib.loads(path.read_text())["tool"]["torchship"]
     )
 

@@ -95,3 +95,11 @@ def test_uv_is_told_the_same_and_the_users_own_words_win():
     assert told["UV_INSECURE_HOST"] == "a.invalid"
     assert told["SSL_CERT_FILE"] == "/ca.pem"
     assert for_uv(settings, {})["UV_DEFAULT_INDEX"] == "https://a.invalid/simple"
+
+
+def test_a_folder_below_the_home_folder_is_found(monkeypatch, tmp_path):
+    """Pip writes a leading ~ out where it finds links, so that settings can be shared."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert read({"PIP_FIND_LINKS": "~/wheels", "HOME": str(tmp_path)}).find_links == (
+        str(tmp_path / "wheels"),
+    )

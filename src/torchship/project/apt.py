@@ -31,7 +31,8 @@ import os
 import re
 import shutil
 import subprocess
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import unquote
@@ -111,8 +112,7 @@ def resolve(
     for name in names:
         if not _NAME.fullmatch(name):
             raise ResolveError(f"{name!r} is not the name of a Debian package")
-    apt = _prepare(suite, platform, state=state, etc=etc)
-    with FileLock(apt.folder / "lock"):
+    with _prepared(suite, platform, state=state, etc=etc) as apt:
         progress.say(f"resolving Debian {suite} packages for {platform}")
         _update(apt, suite)
         # One -q only: two would leave out which dependency cannot be met.
@@ -131,8 +131,7 @@ def newest(
 
     Raises `ResolveError` as `resolve` does.
     """
-    apt = _prepare(suite, platform, state=state, etc=ETC)
-    with FileLock(apt.folder / "lock"):
+    with _prepared(suite, platform, state=state, etc=ETC) as apt:
         _update(apt, suite)
         answer = apt.call("apt-cache", "show", "--no-all-versions", *sorted(set(names)))
     found = Deb822.iter_paragraphs(answer.stdout, use_apt_pkg=False)
@@ -178,7 +177,9 @@ class _Apt:
         )
 
 
-def _prepare(suite: str, platform: Platform, *, state: Path, etc: Path) -> _Apt:
+@contextmanager
+def _prepared(suite: str, platform: Platform, *, state: Path, etc: Path) -> Iterator[_Apt]:
+    """Yield apt, set up for this process alone: another one waits, and never reads half a file."""
     if shutil.which("apt-get") is None:
         raise ResolveError(
             f"Debian packages of {suite} cannot be resolved: this machine has no apt-get",
@@ -203,14 +204,15 @@ def _prepare(suite: str, platform: Platform, *, state: Path, etc: Path) -> _Apt:
     for name in ("lists/partial", "cache/archives/partial", "etc"):
         (folder / name).mkdir(parents=True, exist_ok=True)
     apt = _Apt(folder=folder.absolute(), entries=entries)
-    for name, text in (
-        ("status", ""),
-        ("preferences", preferences),
-        ("torchship.sources", sources),
-        ("apt.conf", _settings(apt.folder, platform)),
-    ):
-        (folder / name).write_text(text, "utf-8")
-    return apt
+    with FileLock(folder / "lock"):
+        for name, text in (
+            ("status", ""),
+            ("preferences", preferences),
+            ("torchship.sources", sources),
+            ("apt.conf", _settings(apt.folder, platform)),
+        ):
+            (folder / name).write_text(text, "utf-8")
+        yield apt
 
 
 def _settings(folder: Path, platform: Platform) -> str:

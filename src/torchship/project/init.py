@@ -21,6 +21,7 @@ torch = "auto"                        # which build of torch: cpu, cu130, ...; a
 environment = {{ PYTHONUNBUFFERED = "1" }}
 exclude = []                          # kept out of the image, on top of .dockerignore
 prune = {prune}   # left out of wheels: what no run needs
+bytecode = "imported"                 # which modules come compiled: "imported", "all", "none"
 
 # A data file becomes a layer of its own; relative paths start at /workspace.
 # [[tool.torchship.data]]

@@ -51,7 +51,7 @@ def read(environ: Mapping[str, str] | None = None) -> PipSettings:
     return PipSettings(
         index_url=found.get("index-url", found.get("pypi-url")),
         extra_index_urls=tuple(found.get("extra-index-url", "").split()),
-        find_links=tuple(found.get("find-links", "").split()),
+        find_links=tuple(_home(link) for link in found.get("find-links", "").split()),
         no_index=_truth(found.get("no-index", "")),
         prerelease=_truth(found.get("pre", "")),
         cert=found.get("cert"),
@@ -129,6 +129,11 @@ def _key(name: str) -> str:
 
 def _truth(text: str) -> bool:
     return text.strip().lower() in ("y", "yes", "t", "true", "on", "1")
+
+
+def _home(link: str) -> str:
+    """Write a leading ``~`` out, as pip does for folders to find links in."""
+    return str(Path(link).expanduser()) if link.startswith("~") else link
 
 
 def _place(link: str) -> str:
