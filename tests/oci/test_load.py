@@ -185,6 +185,31 @@ def test_a_faulty_archive_is_refused(archive, other, tmp_path, fault, message):
     assert other.images() == ()
 
 
+def header(kind, size=0):
+    """Return one header of a tar."""
+    info = tarfile.TarInfo("x")
+    info.type, info.size = kind, size
+    return info.tobuf(tarfile.GNU_FORMAT)
+
+
+@pytest.mark.parametrize(
+    ("data", "fault"),
+    [
+        (header(tarfile.XHDTYPE, 8 << 30) + b"x" * 512, "extended header of 8589934592 bytes"),
+        (header(tarfile.GNUTYPE_LONGNAME, 8 << 30) + b"x" * 512, "extended header"),
+        ((header(tarfile.GNUTYPE_LONGNAME, 2) + b"a\0".ljust(512, b"\0")) * 2000, "in a row"),
+        (header(tarfile.GNUTYPE_SPARSE), "sparse"),
+    ],
+    ids=["pax", "long name", "chain", "sparse"],
+)
+def test_an_archive_cannot_claim_memory_or_disk(other, tmp_path, data, fault):
+    """What a header claims is refused before tarfile acts on it."""
+    (tmp_path / "x.tar").write_bytes(data + b"\0" * 1024)
+    with pytest.raises(ManifestError, match=fault):
+        load(other, tmp_path / "x.tar")
+    assert list(other.blobs) == []
+
+
 def test_a_path_outside_is_never_written(archive, other, tmp_path):
     """Whatever an archive calls its files, they become blobs and nothing else."""
     _, path = archive

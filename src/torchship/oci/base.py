@@ -20,6 +20,7 @@ from torchship.layers.layer import Layer
 from torchship.oci.documents import MANIFEST_LIMIT, decode
 from torchship.oci.image import Image, read_image
 from torchship.oci.mediatypes import COMPRESSION, OCI_MANIFEST
+from torchship.oci.member import Member
 from torchship.oci.pull import fetch_blobs
 from torchship.oci.reference import Reference
 from torchship.oci.registry import Registry
@@ -181,10 +182,14 @@ def _opened(blob: BinaryIO, layer: Layer) -> Iterator[tarfile.TarFile]:
     from isal import isal_zlib
 
     try:
-        with tarfile.open(fileobj=_inflated(blob, layer.media_type), mode="r|") as archive:
+        with tarfile.open(
+            fileobj=_inflated(blob, layer.media_type), mode="r|", tarinfo=Member
+        ) as archive:
             yield archive
     except (tarfile.TarError, EOFError, OSError, zstandard.ZstdError) as fault:
         raise _unreadable(layer, fault) from fault
+    except RecursionError as fault:  # tarfile calls itself for each header that extends the next
+        raise _unreadable(layer, fault) from None
     except isal_zlib.error as fault:  # type: ignore[misc] # its stub
         raise _unreadable(layer, fault) from fault
 

@@ -34,6 +34,7 @@ from torchship.oci.documents import (
 )
 from torchship.oci.image import children, read_one
 from torchship.oci.index import REF_NAME
+from torchship.oci.member import Member
 from torchship.oci.reference import Reference
 from torchship.oci.save import CONTAINERD_NAME
 from torchship.oci.store import Store
@@ -222,7 +223,7 @@ def _read_layout(store: Store, folder: Path) -> _Contents:
 def _read_tar(store: Store, path: Path) -> _Contents:
     contents = _Contents()
     try:
-        with tarfile.open(path, "r|*") as archive:
+        with tarfile.open(path, "r|*", tarinfo=Member) as archive:
             for count, member in enumerate(archive):
                 if count == _MOST_MEMBERS:
                     raise ManifestError(f"{path} holds more than {_MOST_MEMBERS} files")
@@ -230,7 +231,12 @@ def _read_tar(store: Store, path: Path) -> _Contents:
                 # A stream is read once: what was seen of it need not be remembered.
                 archive.members = []  # type: ignore[attr-defined]
     except (tarfile.TarError, EOFError, zlib.error, lzma.LZMAError, ValueError) as error:
-        raise ManifestError(f"{path} is no tar archive, or is damaged: {error}") from None
+        raise ManifestError(
+            f"{path} is no tar archive, or is damaged: {error}",
+            hint="make one with `torchship save`, `docker save` or `skopeo copy`",
+        ) from None
+    except RecursionError:  # tarfile calls itself for each header that extends the next
+        raise ManifestError(f"{path} has too many extended headers in a row") from None
     return contents
 
 
@@ -243,6 +249,8 @@ def _member(
         contents.links[name] = posixpath.normpath(posixpath.join(folder, member.linkname))
     elif member.islnk():
         contents.links[name] = posixpath.normpath(member.linkname)
+    elif member.issparse():  # as a pax header may say, too
+        raise ManifestError(f"{name} is a sparse file, which no image tool writes")
     elif member.isreg():
         stream = archive.extractfile(member)
         assert stream is not None
