@@ -69,6 +69,8 @@ def test_references_are_read_as_docker_reads_them(text, full, familiar):
         (f"mnist@sha512:{HEX}", "digest"),
         (f"mnist@{PINNED}@{PINNED}", "digest"),
         (HEX, "digest"),
+        (PINNED, "a digest alone"),
+        ("host.io:" + "9" * 5000 + "/x", "host name"),
         ("x.y/" + "a" * 252, "longer"),
     ],
 )

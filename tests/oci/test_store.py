@@ -328,6 +328,29 @@ def test_a_full_disk_is_a_clear_error_and_leaves_nothing(tmp_path, noise):
     assert "StoreError: no space is left to write" in process.stderr
 
 
+def test_a_damaged_list_of_images_says_what_to_do(store, image):
+    """index.json is the one file that nothing else can replace: the error names it."""
+    store.tag("x", image())
+    (store.oci / "index.json").write_text("{")
+    with pytest.raises(StoreError, match=r"index\.json is damaged") as caught:
+        store.images()
+    assert "move it away" in caught.value.hint
+
+
+def test_a_digest_takes_every_name_and_an_image_without_one(store, image):
+    """What `load` kept without a name can be removed like any other."""
+    named, bare = image(b"1"), image(b"2")
+    for name in ("x", "y"):
+        store.tag(name, named)
+    store.attach(bare)
+    assert store.remove(named.digest.hex[:12]).digest == named.digest
+    assert store.images() == ()
+    assert store.remove(str(bare.digest)).digest == bare.digest
+    assert list(store.entries()) == []
+    with pytest.raises(ImageNotFound):
+        store.remove(str(bare.digest))
+
+
 def test_what_a_dead_process_left_is_swept_and_what_a_living_one_writes_is_not(store):
     """The next build clears the table; it never takes away what is being written."""
     with store.writer() as blob:

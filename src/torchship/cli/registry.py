@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from torchship.cli.common import example, open_store
-from torchship.errors import UsageError
+from torchship.errors import InvalidReference, RegistryError, UsageError
 
 if TYPE_CHECKING:
     from torchship.digest import Descriptor
@@ -36,7 +36,7 @@ def login(host: str, username: str | None, password_stdin: bool) -> None:
     else:
         username = username or click.prompt("Username", err=True)
         password = click.prompt("Password", hide_input=True, err=True)
-    auth.login(host, username, password)
+    auth.login(_registry(host), username, password)
     click.echo(f"logged in to {host} as {username}", err=True)
 
 
@@ -46,8 +46,22 @@ def logout(host: str) -> None:
     """Forget the account at a registry."""
     from torchship.oci import auth
 
-    known = auth.logout(host)
+    known = auth.logout(_registry(host))
     click.echo(f"logged out of {host}" if known else f"not logged in to {host}", err=True)
+
+
+def _registry(host: str) -> str:
+    """Return a registry's name, checked; raise `UsageError` for an address or a path."""
+    from torchship.oci.reference import check_registry
+
+    try:
+        check_registry(host, host)
+    except InvalidReference:
+        raise UsageError(
+            f"{host!r} is not the name of a registry",
+            hint="write a host, with its port where it has one: registry.example:5000",
+        ) from None
+    return host
 
 
 @click.command(epilog=example("torchship push registry.example:5000/me/mnist:v0.1"))
@@ -67,11 +81,19 @@ def send(store: Store, image: Descriptor, name: str, progress: Progress) -> None
     """Push an image under a name, and tell how many bytes that took."""
     from torchship.display import size
     from torchship.oci.push import push
-    from torchship.oci.reference import Reference
+    from torchship.oci.reference import HUB, Reference
 
     reference = Reference.parse(name)
     neighbours = tuple(named.reference for named in store.images())
-    pushed = push(store, image, reference, mount_from=neighbours, progress=progress)
+    try:
+        pushed = push(store, image, reference, mount_from=neighbours, progress=progress)
+    except RegistryError as error:
+        if reference.registry == HUB and not name.startswith((HUB, f"index.{HUB}")):
+            error.hint = (
+                f"{name} names no registry, so it went to {HUB}: for another, build it with "
+                f"-t HOST/{name}; for {HUB}, log in: torchship login"
+            )
+        raise
     progress.say(
         f"{reference.familiar}: sent {size(pushed.sent)}, mounted {size(pushed.mounted)}, "
         f"already there {size(pushed.skipped)}"

@@ -17,7 +17,7 @@ import msgspec
 
 from torchship import canonical
 from torchship.digest import Descriptor, Digest
-from torchship.errors import InvalidReference, StoreError
+from torchship.errors import InvalidReference, ManifestError, StoreError
 from torchship.oci import durable, mediatypes
 from torchship.oci.documents import DescriptorObject, decode
 from torchship.oci.reference import Reference
@@ -100,8 +100,14 @@ def read(path: Path) -> Index:
         return Index()
     except OSError as error:
         raise StoreError(f"{path} cannot be read: {error.strerror}") from error
-    file = decode(raw, _File, str(path))
-    return Index(entries=tuple(_entry(bytes(item), str(path)) for item in file.manifests))
+    try:
+        file = decode(raw, _File, str(path))
+        return Index(entries=tuple(_entry(bytes(item), str(path)) for item in file.manifests))
+    except ManifestError as error:
+        raise StoreError(
+            f"{path} is damaged: {error.message}",
+            hint="move it away: what was built is then made again without work, and named again",
+        ) from None
 
 
 def write(path: Path, index: Index, temporary: Path) -> None:

@@ -23,9 +23,10 @@ _REPOSITORY = re.compile(rf"{_COMPONENT}(?:/{_COMPONENT})*")
 _TAG = re.compile(r"[a-zA-Z0-9_][a-zA-Z0-9._-]{0,127}")
 _LABEL = r"[a-zA-Z0-9](?:[a-zA-Z0-9-]*[a-zA-Z0-9])?"
 _HOST = re.compile(
-    rf"(?P<name>{_LABEL}(?:\.{_LABEL})*|\[(?P<v6>[0-9a-fA-F:.]+)\])(?::(?P<port>[0-9]+))?"
+    rf"(?P<name>{_LABEL}(?:\.{_LABEL})*|\[(?P<v6>[0-9a-fA-F:.]+)\])(?::(?P<port>[0-9]{{1,5}}))?"
 )
 _HEX = re.compile(r"[0-9a-f]{64}")
+_DIGEST = re.compile(rf"sha256:{_HEX.pattern}")
 
 _LONGEST = 255  # of host and path together: "clients and registries MAY limit" to that
 
@@ -52,6 +53,9 @@ class Reference:
             raise InvalidReference("an image reference cannot be empty")
         if "://" in text:
             raise _invalid(text, "it starts with a scheme", f"write {text.partition('://')[2]}")
+        if _DIGEST.fullmatch(text):
+            # By the grammar, it is the tag of a repository sha256 on Docker Hub: nobody means that.
+            raise _invalid(text, "it is a digest alone", f"name its repository: NAME@{text}")
         named, at, encoded = text.partition("@")
         digest = _digest(text, encoded) if at else None
         # A colon after the last slash begins the tag; one before it, a port.
@@ -65,7 +69,7 @@ class Reference:
                 "and starts with none of the last two",
             )
         registry, repository = _split(head + slash + last)
-        _check_registry(text, registry)
+        check_registry(text, registry)
         _check_repository(text, registry, repository)
         return cls(
             registry=registry,
@@ -120,7 +124,8 @@ def _split(name: str) -> tuple[str, str]:
     return registry, repository
 
 
-def _check_registry(text: str, registry: str) -> None:
+def check_registry(text: str, registry: str) -> None:
+    """Raise `InvalidReference` for ``text`` where its ``registry`` is not ``host[:port]``."""
     match = _HOST.fullmatch(registry)
     if not match:
         raise _invalid(text, f"{registry!r} is not a host name")

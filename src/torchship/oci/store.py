@@ -213,14 +213,19 @@ class Store:
             index.change(self._index, self.temporary, lambda old: old.with_referrer(descriptor))
 
     def remove(self, name: str | Reference) -> Descriptor:
-        """Take a name away and return what had it; its blobs stay until `prune`."""
-        reference = Reference.parse(name) if isinstance(name, str) else name
+        """Take a name away and return what had it; its blobs stay until `prune`.
+
+        A digest, or its first digits, takes the image's every name, and an image without one.
+        """
         self._prepare()
         with self._lock("index"):
-            found = index.read(self._index).get(reference)
-            if found is None:
-                raise self._not_found(reference.familiar)
-            index.change(self._index, self.temporary, lambda old: old.without(reference))
+            found = self.find(str(name))
+            reference = _reference(str(name))
+            if reference is not None and index.read(self._index).get(reference) is not None:
+                index.change(self._index, self.temporary, lambda old: old.without(reference))
+            else:
+                digests = frozenset({found.digest})
+                index.change(self._index, self.temporary, lambda old: old.dropping(digests))
         return found
 
     def find(self, text: str) -> Descriptor:
@@ -229,12 +234,8 @@ class Store:
         Raises `ImageNotFound`; `InvalidReference` for what could not be a name either.
         """
         entries = self.entries()
-        try:
-            reference = Reference.parse(text)
-        except InvalidReference:
-            if not text.startswith("sha256:"):
-                raise
-        else:
+        reference = _reference(text)
+        if reference is not None:
             found = entries.get(reference)
             if found is None and reference.digest is not None:
                 digest = reference.digest
@@ -248,7 +249,10 @@ class Store:
             if len(digits) >= _SHORTEST and entry.descriptor.digest.hex.startswith(digits)
         }
         if len(matches) > 1:
-            raise ImageNotFound(f"{len(matches)} images have a digest that starts with {text}")
+            raise ImageNotFound(
+                f"{len(matches)} images have a digest that starts with {text}",
+                hint="give more of its digits: `torchship images --json` shows them all",
+            )
         if not matches:
             raise self._not_found(text)
         (descriptor,) = matches.values()
@@ -337,3 +341,13 @@ class Store:
             yield
         finally:
             lock.release()
+
+
+def _reference(text: str) -> Reference | None:
+    """Return the name that a text is, or None for a digest; raises `InvalidReference`."""
+    try:
+        return Reference.parse(text)
+    except InvalidReference:
+        if text.startswith("sha256:"):
+            return None
+        raise
