@@ -1,11 +1,14 @@
 """Connections: where they may go, and what errors may show."""
 
+import base64
+import re
+
 import pytest
 from tests.integration import proxy as faults
 
 from torchship.errors import RegistryError
 from torchship.oci.patience import Interrupted, Patience
-from torchship.oci.transport import INSECURE, Origin, Transport, public
+from torchship.oci.transport import INSECURE, Origin, Transport, public, trust
 
 
 @pytest.fixture
@@ -92,3 +95,28 @@ def test_an_origin_knows_its_default_port():
     assert Origin.of("http://127.9.9.9/").loopback
     assert Origin.of("http://[::1]:5000/").loopback
     assert not Origin.of("http://127.0.0.1.example/").loopback
+
+
+def test_a_certificate_that_cannot_be_used_is_named(tmp_path, monkeypatch):
+    """The file of a CA, or of a client, that is no certificate is found by its path."""
+    monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path))
+    for name in ("ca.crt", "client.cert"):
+        path = tmp_path / "certs.d" / "registry.example" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("no certificate")
+        with pytest.raises(RegistryError, match=re.escape(str(path))):
+            trust("registry.example")
+        path.unlink()
+
+
+def test_the_account_of_a_proxy_is_told_to_the_proxy(server, monkeypatch):
+    """As its address in the environment has it, with what is quoted there unquoted."""
+    server.on("GET", "", faults.answered(200))
+    monkeypatch.setenv(INSECURE, "registry.example:80")
+    monkeypatch.setenv("http_proxy", f"http://me:a%40b@{server.host}")
+    monkeypatch.delenv("no_proxy", raising=False)
+    monkeypatch.delenv("NO_PROXY", raising=False)
+    transport = Transport("registry.example:80", patience=HASTY)
+    transport.exchange("GET", transport.url("/v2/"), headers={}).close()
+    account = base64.b64encode(b"me:a@b").decode()
+    assert server.seen[-1].headers["proxy-authorization"] == f"Basic {account}"

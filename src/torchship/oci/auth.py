@@ -100,7 +100,7 @@ def _keep(host: str, account: Credentials) -> None:
     pair = f"{account.username}:{account.password}".encode()
 
     def remember(config: _Config) -> None:
-        auths = config.setdefault("auths", {})
+        auths = config["auths"] = _table(config, "auths")
         for key in [key for key in auths if _same(key, host)]:
             del auths[key]
         # With a helper the entry stays empty, as Docker has it: it says only that one exists.

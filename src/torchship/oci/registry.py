@@ -31,7 +31,7 @@ _PAGE = 1000
 _PAGES = 10_000
 _TAG = re.compile(r"[a-zA-Z0-9_][a-zA-Z0-9._-]{0,127}")
 _NEXT = re.compile(r'<([^>]*)>\s*;[^,]*\brel="?next"?')
-_CONTENT_RANGE = re.compile(r"bytes (\d+)-\d+/(?:\d+|\*)")
+_CONTENT_RANGE = re.compile(r"bytes (\d{1,19})-\d+/(?:\d+|\*)")
 
 
 class _Tags(msgspec.Struct):
@@ -114,6 +114,8 @@ class Registry:
                     yield piece
                 return
             except Interrupted as fault:
+                if offset == descriptor.size:
+                    return  # cut off after the last byte: no range is left to ask for
                 tries.failed(fault)
 
     def source(self, repository: str) -> Published:
@@ -298,7 +300,7 @@ def _rest(response: Response, path: str, descriptor: Descriptor, offset: int) ->
             raise failure(read(response, "GET", path))
         skip = offset - _begins(response, path, offset)
         length = response.headers.get("Content-Length", "")
-        if length.isdecimal() and int(length) - skip != descriptor.size - offset:
+        if re.fullmatch(r"[0-9]{1,19}", length) and int(length) - skip != descriptor.size - offset:
             raise _wrong_size(path, descriptor)
         left = descriptor.size - offset
         for came in stream(response, f"GET {path}"):

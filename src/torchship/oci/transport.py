@@ -15,7 +15,7 @@ import urllib.request
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import quote, urljoin, urlsplit
+from urllib.parse import quote, unquote, urljoin, urlsplit
 
 import urllib3
 from urllib3.exceptions import HTTPError, NewConnectionError, SSLError
@@ -187,7 +187,12 @@ class Transport:
             self._pools[proxy] = (
                 urllib3.PoolManager(maxsize=_CONNECTIONS, ssl_context=context)
                 if proxy is None
-                else urllib3.ProxyManager(proxy, maxsize=_CONNECTIONS, ssl_context=context)
+                else urllib3.ProxyManager(
+                    proxy,
+                    maxsize=_CONNECTIONS,
+                    ssl_context=context,
+                    proxy_headers=_proxy_account(proxy),
+                )
             )
         return self._pools[proxy]
 
@@ -235,10 +240,17 @@ def trust(host: str) -> ssl.SSLContext:
     """
     context = ssl.create_default_context()
     for folder in _certificate_folders():
-        for path in sorted((folder / host).glob("*.crt")):
-            context.load_verify_locations(path)
-        for path in sorted((folder / host).glob("*.cert")):
-            context.load_cert_chain(path, path.with_suffix(".key"))
+        for path in sorted((folder / host).glob("*.cert")) + sorted((folder / host).glob("*.crt")):
+            try:
+                if path.suffix == ".crt":
+                    context.load_verify_locations(path)
+                else:
+                    context.load_cert_chain(path, path.with_suffix(".key"))
+            except OSError as fault:  # ssl.SSLError is one
+                raise RegistryError(
+                    f"the certificate {path} cannot be used: {fault.strerror or fault}",
+                    hint="mend or remove it: PEM, readable for you, a client's with its .key",
+                ) from fault
     return context
 
 
@@ -266,6 +278,15 @@ def _proxy(url: str) -> str | None:
     if origin.loopback or urllib.request.proxy_bypass(f"{origin.host}:{origin.port}"):
         return None
     return urllib.request.getproxies().get(origin.scheme)
+
+
+def _proxy_account(proxy: str) -> Mapping[str, str]:
+    """Return the field that names the account in a proxy's address: urllib3 leaves it to us."""
+    parts = urlsplit(proxy)
+    if parts.username is None:
+        return {}
+    account = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
+    return urllib3.make_headers(proxy_basic_auth=account)
 
 
 def _interrupted(method: str, url: str, fault: HTTPError) -> Interrupted:

@@ -26,7 +26,7 @@ _CHUNK = 32 << 20
 """Bytes a request where the registry, or a proxy before it, limits the size of requests."""
 
 _REFUSALS = frozenset({400, 401, 403, 404, 405})
-_RANGE = re.compile(r"(?:bytes=)?0-(\d+)")
+_RANGE = re.compile(r"(?:bytes=)?0-(\d{1,19})")
 
 
 def mount(
