@@ -215,6 +215,8 @@ def test_secrets_stop_the_build(machine, name, content):
         (["-v", "x"], "SRC:DST"),
         (["-v", "/nowhere:/x"], "there is no /nowhere"),
         (["--memory", "much"], "not an amount of memory"),
+        (["--memory", "inf"], "not an amount of memory"),
+        (["--memory", "0"], "not an amount of memory"),
         (["--platform", "windows"], "platform 'windows'"),
         (["-t"], "not a terminal"),
     ],

@@ -39,7 +39,7 @@ def _image(found: ImageDescription) -> str:
         ("created", image.created or "not said"),
         ("size", f"{size(found.size)} in {len(found.layers)} layers"),
     ]
-    told = "\n".join(f"{name + ':':<11}{value}" for name, value in facts)
+    told = "\n".join(f"{name + ':':<11}{clean(value)}" for name, value in facts)
     rows = [_layer(place, layer) for place, layer in enumerate(found.layers, 1)]
     layers = table(("#", "size", "share", "", "holds", "from"), rows, frozenset({0, 1, 2}))
     return f"{told}\n\n{layers}"
@@ -53,8 +53,8 @@ def _layer(place: int, found: LayerDescription) -> tuple[str, ...]:
         size(found.layer.size),
         f"{found.share:.1%}",
         bar,
-        _clean(found.title or "-"),
-        _clean(origin or "-"),
+        clean(found.title or "-"),
+        clean(origin or "-"),
     )
 
 
@@ -63,6 +63,6 @@ def _origin(key: str, value: str) -> str:
     return f"{key.removeprefix('dev.torchship.').removeprefix('layer.')} {short}"
 
 
-def _clean(text: str) -> str:
+def clean(text: str) -> str:
     """Leave nothing in a stranger's text that a terminal would obey."""
     return "".join(character if character.isprintable() else "�" for character in text)

@@ -63,6 +63,11 @@ def parse_platforms(texts: Sequence[str]) -> tuple[Platform, ...]:
 
 def complain(error: TorchshipError) -> None:
     """Tell what is wrong, and what to do next."""
-    click.echo(f"torchship: {error.message}", err=True)
+    click.echo(f"torchship: {_clean(error.message)}", err=True)
     if error.hint:
-        click.echo(f"  {error.hint}", err=True)
+        click.echo(f"  {_clean(error.hint)}", err=True)
+
+
+def _clean(text: str) -> str:
+    """Leave nothing that a terminal would obey: errors quote what strangers wrote."""
+    return "".join(letter if letter.isprintable() or letter in "\n\t" else "�" for letter in text)

@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from torchship.cli.common import complain, example, open_store
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from torchship.oci.reference import Reference
 
 
 @click.command(epilog=example("torchship images", "torchship images --json"))
@@ -34,7 +40,9 @@ def images(as_json: bool) -> None:
         keys = ("name", "digest", "platforms", "size")
         _print_json([dict(zip(keys, map(_plain, row), strict=True)) for row in rows])
     else:
-        cells = [(name, digest.short, on, size(total)) for name, digest, on, total in rows]
+        cells = [
+            (name, digest.short, render.clean(on), size(total)) for name, digest, on, total in rows
+        ]
         click.echo(render.table(("NAME", "DIGEST", "PLATFORMS", "SIZE"), cells, frozenset({3})))
 
 
@@ -88,21 +96,13 @@ def prune() -> None:
 def save(reference: str, output: Path) -> None:
     """Write an image to one file, which is an OCI archive and can be loaded by Docker."""
     from torchship.display import display
-    from torchship.oci.reference import Reference
     from torchship.oci.save import save as write
 
     store = open_store()
     found = store.find(reference)
     names = [named.reference for named in store.images() if named.descriptor == found]
-    asked = Reference.parse(reference)
     with display() as progress:
-        write(
-            store,
-            found,
-            output,
-            names=[asked] if asked in names else names,
-            progress=progress,
-        )
+        write(store, found, output, names=_asked(reference, names), progress=progress)
     click.echo(output)
 
 
@@ -117,6 +117,18 @@ def load(archive: Path) -> None:
             click.echo(f"{name.familiar} {loaded.descriptor.digest}")
         if not loaded.names:
             click.echo(loaded.descriptor.digest)
+
+
+def _asked(text: str, names: Sequence[Reference]) -> Sequence[Reference]:
+    """Return the name that an image was asked for by; all that it has, where it was a digest."""
+    from torchship.errors import InvalidReference
+    from torchship.oci.reference import Reference
+
+    try:
+        asked = Reference.parse(text)
+    except InvalidReference:
+        return names
+    return [asked] if asked in names else names
 
 
 def _plain(value: object) -> object:

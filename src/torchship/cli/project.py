@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from torchship.digest import Descriptor
+    from torchship.oci.reference import Reference
     from torchship.oci.store import Store
     from torchship.platform import Platform
     from torchship.progress import Progress
@@ -118,17 +119,20 @@ def build(
     if push and not names:
         raise UsageError("--push needs a name to push to", hint="give one with -t HOST/NAME:TAG")
     from torchship.display import display
+    from torchship.oci.reference import Reference
 
     project, store = load(directory), open_store()
-    named = names or (project.name,)
+    named = tuple(Reference.parse(name) for name in names or (project.name,))
     with display() as progress:
-        top = built(project, named, parse_platforms(platforms), lock_file, store, progress)
+        # Docker's manifests take the names, and OCI's, which they are made of, never have them.
+        kept = () if docker else named
+        top = built(project, kept, parse_platforms(platforms), lock_file, store, progress)
         if docker:
             from torchship.oci.schema2 import as_docker
 
             top = as_docker(store, top)
-            for name in named:
-                store.tag(name, top)
+            for reference in named:
+                store.tag(reference, top)
         for name in names if push else ():
             send(store, top, name, progress)
     click.echo(top.digest)
@@ -238,7 +242,7 @@ def run(
 
 def built(
     project: Project,
-    names: Sequence[str],
+    names: Sequence[Reference],
     platforms: Sequence[Platform],
     lock_file: Path | None,
     store: Store,
@@ -248,16 +252,14 @@ def built(
     from torchship import pipeline
     from torchship.display import size
     from torchship.oci.describe import describe
-    from torchship.oci.reference import Reference
     from torchship.project import lock as lockfile
 
     began = time.monotonic()
-    references = [Reference.parse(name) for name in names]
     path = lock_file or project.root / lockfile.FILENAME
     wanted = tuple(platforms) or project.platforms
     pins = pipeline.locked(project, path, store=store, platforms=wanted, progress=progress)
     top = pipeline.build(
-        project, pins, store=store, platforms=wanted, names=references, progress=progress
+        project, pins, store=store, platforms=wanted, names=names, progress=progress
     )
     for found in describe(store, top):
         progress.say(
@@ -275,19 +277,22 @@ def _target(
     progress: Progress,
 ) -> tuple[Descriptor, str]:
     """Return the image that TARGET stands for, building it if it is a directory; and its name."""
-    from torchship.oci.pull import pull
     from torchship.oci.reference import Reference
 
     folder = Path(target)
     if folder.is_dir():
         project = load(folder)
-        top = built(project, (project.name,), (platform,), lock_file, store, progress)
+        name = Reference.parse(project.name)
+        top = built(project, (name,), (platform,), lock_file, store, progress)
         return top, project.name
     if target.startswith((".", "/", "~")):
         raise UsageError(f"there is no directory {target}")
     try:
         return store.find(target), target
     except ImageNotFound:
+        # imported here: a run of what is in the store speaks to no registry
+        from torchship.oci.pull import pull
+
         reference = Reference.parse(target)
         progress.say(f"{target} is not in the store: pulling it from {reference.registry}")
     pulled = pull(reference, store, platform=platform, progress=progress)
@@ -305,7 +310,10 @@ def _run_directory(output: Path | None, image: Descriptor) -> RunDirectory:
 def _variable(text: str) -> tuple[str, str]:
     name, equals, value = text.partition("=")
     if not name or not equals:
-        raise UsageError(f"-e {text!r} is not of the form NAME=VALUE")
+        raise UsageError(
+            f"-e {text!r} is not of the form NAME=VALUE",
+            hint=f'to pass on a variable of your own: -e {name or "NAME"}="${name or "NAME"}"',
+        )
     return name, value
 
 
@@ -315,10 +323,11 @@ _FACTORS = {"": 1, "B": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 4
 def _bytes(text: str) -> int:
     """Read Docker's form of an amount of memory: powers of 1024, ``512M``, ``4g``."""
     digits = text.rstrip("bBkKmMgGtTiI")
-    unit = text[len(digits) :].upper().replace("IB", "").removesuffix("B") or ""
+    unit = text[len(digits) :].upper().replace("IB", "").removesuffix("B")
     try:
-        return int(float(digits) * _FACTORS[unit])
-    except (ValueError, KeyError):
-        raise UsageError(
-            f"{text!r} is not an amount of memory", hint="write it as 512M or 4G"
-        ) from None
+        amount = int(float(digits) * _FACTORS[unit])
+    except (ValueError, OverflowError, KeyError):
+        amount = 0
+    if amount <= 0:
+        raise UsageError(f"{text!r} is not an amount of memory", hint="write it as 512M or 4G")
+    return amount
