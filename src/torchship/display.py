@@ -26,6 +26,13 @@ def size(count: float) -> str:
     raise AssertionError  # the loop returns at its last unit
 
 
+def clean(text: str, *, keep: str = "") -> str:
+    """Leave nothing in a stranger's text that a terminal would obey, but what is in ``keep``."""
+    return "".join(
+        letter if letter.isprintable() or letter in keep else "\ufffd" for letter in text
+    )
+
+
 class Display(Progress, Protocol):
     """A progress sink that has to be opened and closed."""
 

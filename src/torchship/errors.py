@@ -7,9 +7,9 @@ Each message is one clear sentence with the path to the fault; `hint` says what 
     │   └── InvalidReference    not an image reference
     ├── ProjectError            the project's files: no main.py, bad requirements, secrets
     │   ├── LockError           torchship.lock is missing, damaged, or for another platform
-    │   │   └── LockStale       the lock no longer fits its inputs
     │   ├── ResolveError        uv or apt-get found no set of packages
     │   │   └── IndexUnreachable    a package index does not answer, or refuses
+    │   ├── MetricsError        what the program left as metrics cannot be read
     │   └── SecretFound         a file that looks like a secret would go into the image
     ├── InvalidDigest           not sha256:<64 hex digits>
     ├── FetchError              a file could not be had from any source
@@ -72,16 +72,16 @@ class LockError(ProjectError):
     """``torchship.lock`` is missing, damaged, or holds nothing for the platform."""
 
 
-class LockStale(LockError):
-    """The lock was resolved from other inputs than the project's present ones."""
-
-
 class ResolveError(ProjectError):
     """No set of packages satisfies the project's requirements."""
 
 
 class IndexUnreachable(ResolveError):
     """A package index does not answer, or refuses to."""
+
+
+class MetricsError(ProjectError):
+    """What the program left as its metrics cannot be read: the run itself took place."""
 
 
 class SecretFound(ProjectError):

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from torchship.digest import Descriptor, Digest
-from torchship.errors import EngineError, LockError, ProjectError
+from torchship.errors import EngineError, LockError, MetricsError
 from torchship.platform import Platform
 from torchship.progress import Progress
 from torchship.project import lock as lockfile
@@ -249,7 +249,7 @@ def run(
 ) -> Outcome:
     """Run an image once and write down what it gave.
 
-    Raises `ProjectError` after a successful run whose metrics are not what was declared; its
+    Raises `MetricsError` after a successful run whose metrics are not what was declared; its
     record is there, without them. Of a run that failed, its exit status is the answer.
     """
     from torchship.runs import metrics as measured
@@ -260,10 +260,10 @@ def run(
     status = engine.run(request)
     seconds = time.monotonic() - clock
     found: Mapping[str, float] = {}
-    fault: ProjectError | None = None
+    fault: MetricsError | None = None
     try:
         found = measured.collect(declared, output=directory.output, log=directory.log)
-    except ProjectError as error:
+    except MetricsError as error:
         fault = error
     directory.record.write_bytes(
         record.statement(

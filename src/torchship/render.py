@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from torchship.display import size
+from torchship.display import clean, size
 from torchship.oci.describe import ImageDescription, LayerDescription
 
 _BAR = 20
@@ -61,8 +61,3 @@ def _layer(place: int, found: LayerDescription) -> tuple[str, ...]:
 def _origin(key: str, value: str) -> str:
     short = value if len(value) <= 60 else value[:57] + "..."
     return f"{key.removeprefix('dev.torchship.').removeprefix('layer.')} {short}"
-
-
-def clean(text: str) -> str:
-    """Leave nothing in a stranger's text that a terminal would obey."""
-    return "".join(character if character.isprintable() else "�" for character in text)

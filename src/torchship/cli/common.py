@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from torchship.display import clean
 from torchship.errors import TorchshipError
 
 if TYPE_CHECKING:
@@ -15,6 +16,9 @@ if TYPE_CHECKING:
     from torchship.oci.store import Store
     from torchship.platform import Platform
     from torchship.project.project import Project
+
+
+_LINES = "\n\t"
 
 
 def example(*lines: str) -> str:
@@ -62,12 +66,7 @@ def parse_platforms(texts: Sequence[str]) -> tuple[Platform, ...]:
 
 
 def complain(error: TorchshipError) -> None:
-    """Tell what is wrong, and what to do next."""
-    click.echo(f"torchship: {_clean(error.message)}", err=True)
+    """Tell what is wrong, and what to do next; lines of uv's and apt's explanations stay lines."""
+    click.echo(f"torchship: {clean(error.message, keep=_LINES)}", err=True)
     if error.hint:
-        click.echo(f"  {_clean(error.hint)}", err=True)
-
-
-def _clean(text: str) -> str:
-    """Leave nothing that a terminal would obey: errors quote what strangers wrote."""
-    return "".join(letter if letter.isprintable() or letter in "\n\t" else "�" for letter in text)
+        click.echo(f"  {clean(error.hint, keep=_LINES)}", err=True)

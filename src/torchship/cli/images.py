@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 def images(as_json: bool) -> None:
     """List the images in the store."""
     from torchship import render
-    from torchship.display import size
+    from torchship.display import clean, size
     from torchship.errors import HostileInput, StoreError
     from torchship.oci.describe import describe
 
@@ -40,9 +40,7 @@ def images(as_json: bool) -> None:
         keys = ("name", "digest", "platforms", "size")
         _print_json([dict(zip(keys, map(_plain, row), strict=True)) for row in rows])
     else:
-        cells = [
-            (name, digest.short, render.clean(on), size(total)) for name, digest, on, total in rows
-        ]
+        cells = [(name, digest.short, clean(on), size(total)) for name, digest, on, total in rows]
         click.echo(render.table(("NAME", "DIGEST", "PLATFORMS", "SIZE"), cells, frozenset({3})))
 
 

@@ -21,7 +21,7 @@ from torchship.cli.common import (
     platforms,
 )
 from torchship.cli.registry import send
-from torchship.errors import ImageNotFound, TorchshipError, UsageError
+from torchship.errors import ImageNotFound, MetricsError, TorchshipError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -229,10 +229,13 @@ def run(
             log=directory.log,
         )
         outcome = pipeline.run(request, chosen, image=image, name=name, directory=directory)
-    except UsageError:
+    except (UsageError, MetricsError):
         raise
     except TorchshipError as error:
         complain(error)
+        sys.exit(COULD_NOT_START)
+    except OSError as error:
+        complain(TorchshipError(f"cannot use {error.filename}: {error.strerror or error}"))
         sys.exit(COULD_NOT_START)
     for metric, value in outcome.metrics.items():
         click.echo(f"{metric}: {value:g}", err=True)
@@ -286,10 +289,16 @@ def _target(
         top = built(project, (name,), (platform,), lock_file, store, progress)
         return top, project.name
     if target.startswith((".", "/", "~")):
-        raise UsageError(f"there is no directory {target}")
+        raise UsageError(f"there is no directory {target}", hint="name one that holds main.py")
     try:
         return store.find(target), target
     except ImageNotFound:
+        if folder.parent.name and folder.parent.is_dir():
+            raise UsageError(
+                f"there is neither a directory {target} nor an image of that name in the store",
+                hint=f"look into {folder.parent}/; an image is pulled by its full reference, "
+                "as in docker.io/me/mnist:v0.1",
+            ) from None
         # imported here: a run of what is in the store speaks to no registry
         from torchship.oci.pull import pull
 

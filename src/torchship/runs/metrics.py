@@ -10,7 +10,7 @@ from pathlib import Path, PurePosixPath
 
 import msgspec
 
-from torchship.errors import ManifestError, ProjectError
+from torchship.errors import ManifestError, MetricsError
 from torchship.oci.assemble import METRICS
 from torchship.project.project import Metric
 
@@ -24,7 +24,7 @@ def collect(metrics: Iterable[Metric], *, output: Path, log: Path) -> Mapping[st
     """Find every declared metric, and every number of ``metrics.json`` besides.
 
     A metric that the run did not give is left out: whether that matters is the verdict's to
-    say. Raises `ProjectError` where a file or a match is not what was declared.
+    say. Raises `MetricsError` where a file or a match is not what was declared.
     """
     found = dict(_numbers(output / "metrics.json"))
     for metric in metrics:
@@ -65,15 +65,15 @@ def _numbers(path: Path) -> Mapping[str, float]:
     if path.is_symlink() or not path.is_file():
         return {}
     if path.stat().st_size > LARGEST:
-        raise ProjectError(
+        raise MetricsError(
             f"{path} is larger than a metrics file can be ({LARGEST} bytes)", hint=_FORM
         )
     try:
         document = json.loads(path.read_bytes())
     except (ValueError, RecursionError) as error:
-        raise ProjectError(f"{path} is not JSON: {error}", hint=_FORM) from None
+        raise MetricsError(f"{path} is not JSON: {error}", hint=_FORM) from None
     if not isinstance(document, dict):
-        raise ProjectError(f"{path} is not a flat object of numbers", hint=_FORM)
+        raise MetricsError(f"{path} is not a flat object of numbers", hint=_FORM)
     return {
         name: float(value)
         for name, value in document.items()
@@ -103,7 +103,7 @@ def _matched(metric: Metric, log: Path) -> float | None:
         numbers = [float(group) for group in last if group is not None]
         value = numbers[0] if len(numbers) == 1 else numbers[0] / numbers[1]
     except (ValueError, IndexError, ZeroDivisionError):
-        raise ProjectError(
+        raise MetricsError(
             f"metrics.{metric.name}: {metric.pattern!r} matched {last!r}, which is no number",
             hint="put one group around the number, or two around a fraction's parts",
         ) from None
