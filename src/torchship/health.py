@@ -67,8 +67,8 @@ def _base() -> Finding:
         return Finding(subject="debian packages", state="resolved by apt-get")
     return Finding(
         subject="debian packages",
-        state="no apt-get here: locks are read, and cannot be made, for base = debian:...",
-        fix='use base = "python:3.11-slim", or make the lock on Debian or Ubuntu',
+        state="no apt-get here: a lock for base = debian:... is read, and cannot be made",
+        fix="new locks take python:3.11-slim instead; or make the lock on Debian or Ubuntu",
     )
 
 

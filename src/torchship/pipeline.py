@@ -103,8 +103,9 @@ def build(
     for platform in platforms:
         below = _published_base(pins.platform(platform), store=store, progress=progress)
         layers = derived(project, pins, platform, below=below, store=store, progress=progress)
+        standing = replace(project, base=pins.platform(platform).base.reference)
         manifests.append(
-            image.assemble(store, project=project, platform=platform, layers=layers, below=below)
+            image.assemble(store, project=standing, platform=platform, layers=layers, below=below)
         )
     top = manifests[0] if len(manifests) == 1 else image.index(store, manifests)
     for name in names:

@@ -186,3 +186,17 @@ def test_a_debian_base_tells_the_full_version_of_python(project, tmp_path, monke
     assert {"bash", "python3"} <= {pin.name for pin in entry.base.packages}
     again = resolve(project(), previous=found, progress=SILENT, state=tmp_path / "state")
     assert again == found
+
+
+def test_where_nothing_resolves_debian_packages_the_default_base_is_dockers(
+    shelf, project, tmp_path, monkeypatch
+):
+    """A Mac or Fedora takes Docker's image of Python, and a base that was asked for stays."""
+    (tmp_path / "empty").mkdir()
+    monkeypatch.setenv("PATH", str(tmp_path / "empty"))
+    registry = Registry()
+    lock = locked(project(), tmp_path, registry)
+    assert [entry.base.reference for entry in lock.platforms] == ["python:3.11-slim"]
+    assert [reference for reference, _ in registry.asked] == ["python:3.11-slim"]
+    with pytest.raises(ResolveError, match="no apt-get"):
+        locked(replace(project(), base="debian:trixie"), tmp_path, registry)

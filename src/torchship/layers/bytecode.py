@@ -36,15 +36,18 @@ STANDARD = (
     # What the interpreter starts with, and what finding, running and warning of modules takes.
     *("codecs", "encodings.ascii", "encodings.idna", "encodings.latin_1", "encodings.utf_8"),
     *("importlib.metadata", "importlib.resources", "pkgutil", "runpy", "site", "sysconfig"),
-    *("traceback", "tracemalloc", "warnings", "zipimport"),
+    *("sitecustomize", "traceback", "tracemalloc", "warnings", "zipimport"),
+    *("_sysconfigdata__aarch64-linux-gnu", "_sysconfigdata__x86_64-linux-gnu"),
     # What PyTorch imports: itself, for an optimiser, and for the processes of a DataLoader.
-    *("argparse", "asyncio", "base64", "cProfile", "concurrent.futures.process"),
-    *("concurrent.futures.thread", "csv", "ctypes.util", "dataclasses", "decimal", "difflib"),
+    *("argparse", "asyncio", "base64", "cProfile", "colorsys", "concurrent.futures.process"),
+    *("concurrent.futures.thread", "csv", "ctypes.util", "ctypes.wintypes", "dataclasses"),
+    *("decimal", "difflib"),
     *("fractions", "getpass", "gzip", "hmac", "inspect", "logging.handlers"),
     *("multiprocessing.managers", "multiprocessing.pool", "multiprocessing.popen_fork"),
     *("multiprocessing.popen_forkserver", "multiprocessing.popen_spawn_posix"),
     *("multiprocessing.queues", "multiprocessing.resource_sharer", "multiprocessing.spawn"),
-    *("multiprocessing.synchronize", "pickletools", "pprint", "queue", "tarfile", "timeit"),
+    *("multiprocessing.synchronize", "pickletools", "pprint", "pstats", "queue", "tarfile"),
+    *("timeit",),
     *("unittest.mock", "urllib.request", "uuid", "zipfile"),
     # What else the scripts of experiments import.
     *("calendar", "configparser", "fnmatch", "getopt", "glob", "graphlib", "hashlib", "json"),
@@ -53,14 +56,23 @@ STANDARD = (
 )
 """The modules of the standard library that are compiled, with what importing them loads."""
 
-LATER = {"torch": ("torch._dynamo", "torch.onnx")}
+_POLYFILLS = (
+    "_collections builtins copy functools fx itertools operator os struct sys tensor torch_c_nn "
+    "traceback"
+)
+LATER = {
+    "torch": (
+        *("torch._dynamo", "torch.onnx"),
+        *(f"torch._dynamo.polyfills.{name}" for name in _POLYFILLS.split()),
+    )
+}
 """What training imports only when it begins, by distribution: roots beside its own packages.
 
-torch's first optimizer imports both, from inside functions.
+torch's first optimizer imports them from inside functions, the polyfills by computed names.
 """
 
-BROUGHT = {"torch": frozenset({"mpmath", "sympy"})}
-"""Distributions that are compiled along with one that a project names: ``LATER`` loads them."""
+BROUGHT = {"torch": frozenset({"mpmath", "sympy", "typing-extensions"})}
+"""Distributions that are compiled along with one that a project names: a training loads them."""
 
 _SCRIPT = Path(compile_script.__file__)
 _HEAD = struct.Struct("<2I")  # before each file's bytecode: the source's number, the size

@@ -16,6 +16,9 @@ from torchship.platform import Platform
 PYPROJECT = "pyproject.toml"
 WORKSPACE = PurePosixPath("/workspace")
 
+BASE = "debian:bookworm"
+"""What an image stands on by default: Debian packages."""
+
 PRUNE = ("torch/test/", "torch/bin/test_*")
 """Left out of wheels by default: torch's own C++ tests, dead weight at run time."""
 
@@ -60,7 +63,7 @@ class Project:
     name: str
     command: tuple[str, ...] = ("python", "main.py")
     python: str = "3.11"
-    base: str = "debian:bookworm"
+    base: str = BASE
     packages: tuple[str, ...] = ()
     platforms: tuple[Platform, ...] = (Platform("linux", "amd64"),)
     torch: str = "auto"

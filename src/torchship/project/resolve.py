@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ from torchship.platform import Platform
 from torchship.progress import Progress
 from torchship.project import lockfile, requirements
 from torchship.project.lock import BasePin, DataPin, Lock, PlatformLock
-from torchship.project.project import DataFile, Project
+from torchship.project.project import BASE, DataFile, Project
 from torchship.project.target import Target
 
 _FILE, _DATA = "file ", "data "
@@ -196,28 +197,36 @@ class _Resolver:
         return bool(was) and all(was.get(name) == self.now.get(name) for name in names)
 
     def _base(self, platform: Platform) -> tuple[BasePin, str]:
-        kind, _, suite = self.project.base.partition(":")
+        reference = self._reference()
+        kind, _, suite = reference.partition(":")
         if kind == "debian":
             from torchship.project import apt
 
             names = tuple(sorted({*apt.BASE_PACKAGES, *self.project.packages}))
             packages = apt.resolve(suite, names, platform, state=self.state, progress=self.progress)
-            base = BasePin(reference=self.project.base, packages=packages)
+            base = BasePin(reference=reference, packages=packages)
             return base, self._checked(apt.python_version(packages))
         if self.project.packages:
             raise ResolveError(
-                f"tool.torchship.packages cannot be added to {self.project.base}",
+                f"tool.torchship.packages cannot be added to {reference}",
                 hint="only debian:SUITE is made of packages: take that, or an image that has them",
             )
         if self.resolve_image is None:
             raise ResolveError(
-                f"the base {self.project.base} is an image of a registry, which this torchship "
-                "cannot ask",
+                f"the base {reference} is an image of a registry, which this torchship cannot ask",
                 hint='set base = "debian:bookworm" in [tool.torchship]',
             )
-        image = self.resolve_image(self.project.base, platform)
-        base = BasePin(reference=self.project.base, digest=image.digest)
+        image = self.resolve_image(reference, platform)
+        base = BasePin(reference=reference, digest=image.digest)
         return base, self._checked(image.python)
+
+    def _reference(self) -> str:
+        """Return the base: where nothing can make the default one, Docker's image of Python."""
+        if self.project.base != BASE or self.project.packages or shutil.which("apt-get"):
+            return self.project.base
+        found = f"python:{self.project.python}-slim"
+        self.progress.say(f"no apt-get here to make {BASE} with: standing on {found} instead")
+        return found
 
     def _checked(self, python: str) -> str:
         minor = ".".join(python.split(".")[:2])

@@ -69,7 +69,7 @@ class _Settings(tables.Table):
     name: str | None = None
     command: tuple[str, ...] = ("python", "main.py")
     python: str | None = None
-    base: str = "debian:bookworm"
+    base: str = projects.BASE
     packages: tuple[str, ...] = ()
     platforms: tuple[str, ...] = ("linux/amd64",)
     torch: str = "auto"
