@@ -18,8 +18,11 @@ AIM = 10  # times
 
 def measure(bench: Workbench, tutorial: Tutorial, rounds: int) -> list[Figure]:
     """Build both in turns."""
-    assert bench.project
-    sides: dict[str, Side] = {"torchship build": bench.cold_build}
+    assert bench.uncompiled
+    sides: dict[str, Side] = {
+        "torchship build": bench.cold_build,
+        "torchship build, no bytecode": bench.cold_build_uncompiled,
+    }
     try:
         tutorial.prepare()
         sides["docker build"] = tutorial.build
@@ -27,9 +30,10 @@ def measure(bench: Workbench, tutorial: Tutorial, rounds: int) -> list[Figure]:
         bench.leave_out("cold_build: docker build", why)
     taken = in_turns(rounds, sides)
     mine = Spread(values=taken["torchship build"], unit="s")
-    what = "cold build of examples/mnist"
+    bare = Spread(values=taken["torchship build, no bytecode"], unit="s")
+    what, part = "cold build of examples/mnist", '· the same, `bytecode = "none"`'
     if "docker build" not in taken:
-        return [Figure(what=what, mine=mine)]
+        return [Figure(what=what, mine=mine), Figure(what=part, mine=bare)]
     theirs = Spread(values=taken["docker build"], unit="s")
     times = ratio(mine, theirs)
     return [
@@ -40,5 +44,12 @@ def measure(bench: Workbench, tutorial: Tutorial, rounds: int) -> list[Figure]:
             theirs=theirs,
             outcome=times,
             aim=at_least(AIM, times),
-        )
+        ),
+        Figure(
+            what=part,
+            mine=bare,
+            against="`docker build`, tutorial",
+            theirs=theirs,
+            outcome=ratio(bare, theirs),
+        ),
     ]

@@ -84,6 +84,21 @@ class Workbench:
         self.forget()
         return seconds([TORCHSHIP, "build", self.project], self.environment)
 
+    @cached_property
+    def uncompiled(self) -> Path:
+        """Return the same project with no bytecode in its image."""
+        folder = self.scratch / "uncompiled" / "mnist"
+        shutil.copytree(self.project, folder)
+        settings = folder / "pyproject.toml"
+        table = "[tool.torchship]\n"
+        settings.write_text(settings.read_text().replace(table, f'{table}bytecode = "none"\n', 1))
+        return folder
+
+    def cold_build_uncompiled(self) -> float:
+        """Build that with nothing in the store but the downloads; return the seconds."""
+        self.forget()
+        return seconds([TORCHSHIP, "build", self.uncompiled], self.environment)
+
     def forget(self) -> None:
         """Empty the store, but for the downloads."""
         for entry in self.home.iterdir():

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from torchship.display import clean, size
+from torchship.layers.layer import ORIGIN
 from torchship.oci.describe import ImageDescription, LayerDescription
 
 _BAR = 20
+_ROOM = 48
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]], right: frozenset[int]) -> str:
@@ -59,5 +61,7 @@ def _layer(place: int, found: LayerDescription) -> tuple[str, ...]:
 
 
 def _origin(key: str, value: str) -> str:
-    short = value if len(value) <= 60 else value[:57] + "..."
-    return f"{key.removeprefix('dev.torchship.').removeprefix('layer.')} {short}"
+    """Write where content came from in what a line has room for; `--json` has all of it."""
+    named = value.partition("@sha256:")[0]
+    short = named if len(named) <= _ROOM else f"{named[: _ROOM - 3]}..."
+    return short if key == ORIGIN else f"{key.removeprefix('dev.torchship.')} {short}"
