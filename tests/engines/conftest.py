@@ -1,5 +1,6 @@
 """A small root file system, made from this machine's own programs, as a layer."""
 
+import os
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -27,8 +28,11 @@ PROGRAMS = (
 PYTHON = "/usr/bin/python3.11"
 STDLIB = Path("/usr/lib/python3.11")
 
+# Where engines are required, a missing Python fails these tests instead of hiding them.
 linux = pytest.mark.skipif(
-    sys.platform != "linux" or not Path(PYTHON).exists(), reason="needs Linux and Debian's Python"
+    os.environ.get("TORCHSHIP_REQUIRE_ENGINES") != "1"
+    and (sys.platform != "linux" or not Path(PYTHON).exists()),
+    reason="needs Linux and Debian's Python 3.11",
 )
 
 
