@@ -101,7 +101,9 @@ def test_a_shell_on_a_terminal_of_the_containers_own(session):
 
 def test_a_new_size_is_passed_on(session):
     """The program hears of it as from any terminal."""
-    shell = session("bash", "-c", "trap 'stty size' WINCH; echo ready; while :; do sleep 0.1; done")
+    # Without a trap of its own, bash forgets a Ctrl-C that comes while a command ends by itself.
+    traps = "trap 'stty size' WINCH; trap 'exit 130' INT"
+    shell = session("bash", "-c", f"{traps}; echo ready; while :; do sleep 0.1; done")
     shell.wait_for("ready")
     shell.resize(40, 120)
     shell.wait_for("40 120")
