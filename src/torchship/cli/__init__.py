@@ -13,7 +13,7 @@ import sys
 import click
 
 from torchship import __version__
-from torchship.cli import images, machine, project, registry
+from torchship.cli import images, machine, project, registry, run
 from torchship.cli.common import complain, example
 from torchship.errors import TorchshipError
 
@@ -38,7 +38,7 @@ def torchship() -> None:
 
 
 for command in (
-    *(project.init, project.lock, project.build, project.run),
+    *(project.init, project.lock, project.build, run.run),
     *(images.images, images.inspect, images.rmi, images.prune, images.save, images.load),
     *(registry.login, registry.logout, registry.push, registry.pull, registry.tags),
     machine.doctor,

@@ -1,17 +1,15 @@
-"""Commands on a project: init, lock, build, run."""
+"""Commands on a project: init, lock, build."""
 
 from __future__ import annotations
 
 import sys
 import time
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from torchship.cli.common import (
-    complain,
     directory,
     example,
     load,
@@ -21,7 +19,7 @@ from torchship.cli.common import (
     platforms,
 )
 from torchship.cli.registry import send
-from torchship.errors import ImageNotFound, MetricsError, TorchshipError, UsageError
+from torchship.errors import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -32,9 +30,6 @@ if TYPE_CHECKING:
     from torchship.platform import Platform
     from torchship.progress import Progress
     from torchship.project.project import Project
-    from torchship.runs.run import RunDirectory
-
-COULD_NOT_START = 125
 
 
 @click.command(epilog=example("torchship init examples/mnist"))
@@ -138,111 +133,6 @@ def build(
     click.echo(top.digest)
 
 
-@click.command(
-    epilog=example(
-        "torchship run examples/mnist",
-        "torchship run examples/mnist -- python main.py --epochs 1",
-        "torchship run -it mnist:latest -- bash",
-    )
-)
-@click.argument("target")
-@click.argument("command", nargs=-1, type=click.UNPROCESSED)
-@click.option(
-    "--engine",
-    type=click.Choice(["auto", "native"]),
-    default="auto",
-    show_default=True,
-    help="What runs the image; native needs no container engine.",
-)
-@click.option(
-    "-o",
-    "--output",
-    type=click.Path(path_type=Path, file_okay=False),
-    help="The run directory; runs/TIME-DIGEST/ unless given.",
-)
-@click.option("-e", "--env", "environment", multiple=True, metavar="K=V", help="Set a variable.")
-@click.option(
-    "-v", "--volume", "mounts", multiple=True, metavar="SRC:DST[:ro]", help="Mount a host path."
-)
-@click.option("-i", "--interactive", is_flag=True, help="Keep standard input open.")
-@click.option("-t", "--tty", is_flag=True, help="Give the program a terminal.")
-@click.option("--network", is_flag=True, help="Let the program reach the network.")
-@click.option(
-    "--cpus",
-    metavar="N",
-    type=click.FloatRange(min=0, min_open=True),
-    help="Use at most N cores.",
-)
-@click.option("--memory", metavar="BYTES", help="Use at most this much memory, e.g. 4G.")
-@click.option("--platform", metavar="OS/ARCH", help="Run this platform of an index.")
-@lock_file
-def run(
-    target: str,
-    command: tuple[str, ...],
-    engine: str,
-    output: Path | None,
-    environment: tuple[str, ...],
-    mounts: tuple[str, ...],
-    interactive: bool,
-    tty: bool,
-    network: bool,
-    cpus: float | None,
-    memory: str | None,
-    platform: str | None,
-    lock_file: Path | None,
-) -> None:
-    """Run a project directory (locked and built first) or an image.
-
-    TARGET is a directory or an image reference; the program's exit status is returned.
-    """
-    from torchship import pipeline
-    from torchship.display import display
-    from torchship.engines.choose import choose
-    from torchship.engines.request import Mount, Request
-    from torchship.oci.image import read_image
-    from torchship.platform import Platform
-
-    if tty and not (sys.stdin.isatty() and sys.stdout.isatty()):
-        raise UsageError("the input device is not a terminal", hint="leave out -t")
-    parsed_mounts = tuple(Mount.parse(text) for text in mounts)
-    variables = dict(_variable(text) for text in environment)
-    limit = _bytes(memory) if memory else None
-    wanted = Platform.parse(platform) if platform else Platform.host()
-    store = open_store()
-    try:
-        chosen = choose(engine, store)
-        with display() as progress:
-            top, name = _target(target, wanted, lock_file, store, progress)
-        image = read_image(store, top, wanted)
-        directory = _run_directory(output, image.descriptor)
-        request = Request(
-            image=image,
-            command=command,
-            environment=variables,
-            mounts=parsed_mounts,
-            output=directory.output,
-            network=network,
-            interactive=interactive,
-            tty=tty,
-            processors=cpus,
-            memory=limit,
-            log=directory.log,
-        )
-        outcome = pipeline.run(request, chosen, image=image, name=name, directory=directory)
-    except (UsageError, MetricsError):
-        raise
-    except TorchshipError as error:
-        complain(error)
-        sys.exit(COULD_NOT_START)
-    except OSError as error:
-        complain(TorchshipError(f"cannot use {error.filename}: {error.strerror or error}"))
-        sys.exit(COULD_NOT_START)
-    for metric, value in outcome.metrics.items():
-        click.echo(f"{metric}: {value:g}", err=True)
-    click.echo(f"run directory: {directory.path}", err=True)
-    sys.exit(outcome.status)
-
-
 def built(
     project: Project,
     names: Sequence[Reference],
@@ -270,73 +160,3 @@ def built(
             f"{time.monotonic() - began:.1f} s"
         )
     return top
-
-
-def _target(
-    target: str,
-    platform: Platform,
-    lock_file: Path | None,
-    store: Store,
-    progress: Progress,
-) -> tuple[Descriptor, str]:
-    """Return the image that TARGET stands for, building it if it is a directory; and its name."""
-    from torchship.oci.reference import Reference
-
-    folder = Path(target)
-    if folder.is_dir():
-        project = load(folder)
-        name = Reference.parse(project.name)
-        top = built(project, (name,), (platform,), lock_file, store, progress)
-        return top, project.name
-    if target.startswith((".", "/", "~")):
-        raise UsageError(f"there is no directory {target}", hint="name one that holds main.py")
-    try:
-        return store.find(target), target
-    except ImageNotFound:
-        if folder.parent.name and folder.parent.is_dir():
-            raise UsageError(
-                f"there is neither a directory {target} nor an image of that name in the store",
-                hint=f"look into {folder.parent}/; an image is pulled by its full reference, "
-                "as in docker.io/me/mnist:v0.1",
-            ) from None
-        # imported here: a run of what is in the store speaks to no registry
-        from torchship.oci.pull import pull
-
-        reference = Reference.parse(target)
-        progress.say(f"{target} is not in the store: pulling it from {reference.registry}")
-    pulled = pull(reference, store, platform=platform, progress=progress)
-    return pulled.descriptor, target
-
-
-def _run_directory(output: Path | None, image: Descriptor) -> RunDirectory:
-    from torchship.runs.run import PARENT, RunDirectory
-
-    if output is not None:
-        return RunDirectory.at(output)
-    return RunDirectory.create(Path(PARENT), image.digest, datetime.now(UTC))
-
-
-def _variable(text: str) -> tuple[str, str]:
-    name, equals, value = text.partition("=")
-    if not name or not equals:
-        raise UsageError(
-            f"-e {text!r} is not of the form NAME=VALUE",
-            hint=f'to pass on a variable of your own: -e {name or "NAME"}="${name or "NAME"}"',
-        )
-    return name, value
-
-
-_FACTORS = {"": 1, "B": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
-
-
-def _bytes(text: str) -> int:
-    """Read Docker's form of an amount of memory: powers of 1024, ``512M``, ``4g``."""
-    digits = text.rstrip("bBkKmMgGtTiI")
-    unit = text[len(digits) :].upper().replace("IB", "").removesuffix("B")
-    try:
-        amount = int(float(digits) * _FACTORS[unit])
-    except (ValueError, OverflowError, KeyError):
-        amount = 0
-    if amount <= 0:
-        raise UsageError(f"{text!r} is not an amount of memory", hint="write it as 512M or 4G")
-    return amount
