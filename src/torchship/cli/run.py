@@ -40,6 +40,14 @@ COULD_NOT_START = 125
     help="What runs the image; native needs no container engine.",
 )
 @click.option(
+    "--gpus",
+    metavar="WHICH",
+    default="auto",
+    show_default=True,
+    help="auto (all, where the image has CUDA and the machine has GPUs), none, all, a number, "
+    "or device=0,1.",
+)
+@click.option(
     "-o",
     "--output",
     type=click.Path(path_type=Path, file_okay=False),
@@ -65,6 +73,7 @@ def run(
     target: str,
     command: tuple[str, ...],
     engine: str,
+    gpus: str,
     output: Path | None,
     environment: tuple[str, ...],
     mounts: tuple[str, ...],
@@ -83,6 +92,7 @@ def run(
     from torchship import pipeline
     from torchship.display import display
     from torchship.engines.choose import choose
+    from torchship.engines.gpu import Gpus
     from torchship.engines.request import Mount, Request
     from torchship.oci.image import read_image
     from torchship.platform import Platform
@@ -92,6 +102,7 @@ def run(
     parsed_mounts = tuple(Mount.parse(text) for text in mounts)
     variables = dict(_variable(text) for text in environment)
     limit = _bytes(memory) if memory else None
+    wish = Gpus.parse(gpus)
     wanted = Platform.parse(platform) if platform else Platform.host()
     store = open_store()
     try:
@@ -111,6 +122,7 @@ def run(
             tty=tty,
             processors=cpus,
             memory=limit,
+            gpus=wish,
             log=directory.log,
         )
         outcome = pipeline.run(request, chosen, image=image, name=name, directory=directory)

@@ -8,6 +8,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Protocol
 
+from torchship.engines.gpu import Gpus
 from torchship.errors import UsageError
 from torchship.oci.image import Image
 
@@ -54,7 +55,8 @@ class Request:
     of the image's, and nothing else of the caller's environment is seen inside. ``output`` is
     an existing folder of the caller's that is `OUTPUT` inside. ``processors`` counts
     processors, ``memory`` is in bytes. ``log`` is a file that gets every byte which the
-    program prints; ``stdout`` and ``stderr`` are the descriptors that get them as well.
+    program prints; ``stdout`` and ``stderr`` are the descriptors that get them as well. ``gpus``
+    is decided: never ``auto``.
     """
 
     image: Image
@@ -67,6 +69,7 @@ class Request:
     tty: bool = False
     processors: float | None = None
     memory: int | None = None
+    gpus: Gpus = field(default_factory=Gpus)
     log: Path | None = None
     stdout: int = 1
     stderr: int = 2
