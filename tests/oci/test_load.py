@@ -37,7 +37,8 @@ def archive(store, image, tmp_path):
 def members(path):
     """Return the files of a tar, by name."""
     with tarfile.open(path) as archive:
-        return {member.name: archive.extractfile(member).read() for member in archive}
+        regular = [member for member in archive if member.isreg()]
+        return {member.name: archive.extractfile(member).read() for member in regular}
 
 
 def write(path, files, links=()):

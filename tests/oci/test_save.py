@@ -21,7 +21,8 @@ def saved(store, descriptor, **options):
     out = io.BytesIO()
     save(store, descriptor, out, **options)
     with tarfile.open(fileobj=io.BytesIO(out.getvalue()), mode="r:") as archive:
-        files = {member.name: archive.extractfile(member).read() for member in archive}
+        members = [member for member in archive if not member.isdir()]
+        files = {member.name: archive.extractfile(member).read() for member in members}
     return out.getvalue(), files
 
 
@@ -44,6 +45,17 @@ def test_the_archive_is_an_oci_layout_and_a_docker_archive(store, image):
     ]
     assert set(docker["RepoTags"]) == {str(name) for name in NAMES}
     assert len(files) == 3 + 1 + 1 + 2
+
+
+def test_every_folder_has_an_entry_before_what_is_in_it(store, image):
+    """skopeo, unpacking as an ordinary user, may chown no folder that it has to make by itself."""
+    archive, _ = saved(store, image())
+    with tarfile.open(fileobj=io.BytesIO(archive), mode="r:") as members:
+        seen = set()
+        for member in members:
+            parent = member.name.rpartition("/")[0]
+            assert not parent or parent in seen
+            seen |= {member.name} if member.isdir() else set()
 
 
 def test_two_archives_of_an_image_are_the_same_bytes(store, image):

@@ -17,7 +17,7 @@ from typing import BinaryIO
 from torchship import canonical
 from torchship.digest import Descriptor, Digest
 from torchship.errors import StoreError
-from torchship.layers.archive import Entry, PlainTar, Sink
+from torchship.layers.archive import Entry, Kind, PlainTar, Sink
 from torchship.oci import mediatypes
 from torchship.oci.image import Image, children, held, read_one
 from torchship.oci.index import LAYOUT, REF_NAME
@@ -71,6 +71,9 @@ def _write(
     _add(archive, "oci-layout", LAYOUT)
     _add(archive, "index.json", canonical.encode(_index(descriptor, names)))
     _add(archive, "manifest.json", canonical.encode([_docker(image, names)]))
+    # skopeo gives folders that no entry makes to root, which an ordinary user may not do.
+    for folder in ("blobs", "blobs/sha256"):
+        archive.add(Entry(path=folder, kind=Kind.DIRECTORY, mode=0o755))
     for digest in sorted(blobs):
         pieces = _counted(store.read_verified(blobs[digest]), task)
         archive.add(Entry(path=_path(digest), size=blobs[digest].size), pieces)
