@@ -14,15 +14,9 @@ from pathlib import Path
 
 from torchship.digest import Descriptor, Digest
 from torchship.errors import BlobDamaged, BlobMissing, ManifestError
-from torchship.oci import durable, index, mediatypes
-from torchship.oci.documents import (
-    CONFIG_LIMIT,
-    MANIFEST_LIMIT,
-    ConfigObject,
-    IndexObject,
-    ManifestObject,
-    decode,
-)
+from torchship.oci import durable, index
+from torchship.oci.artifact import subject_of
+from torchship.oci.documents import CONFIG_LIMIT, ConfigObject, decode
 from torchship.oci.image import children
 from torchship.oci.store import Store
 
@@ -80,7 +74,7 @@ def _mark(store: Store) -> set[Digest]:
     needed: set[Digest] = set()
     waiting: list[tuple[Digest, Descriptor]] = []
     for entry in store.entries():
-        subject = None if entry.name else _subject(store, entry.descriptor)
+        subject = None if entry.name else subject_of(store, entry.descriptor)
         if subject is None:
             _reach(store, entry.descriptor, needed)
         else:
@@ -109,20 +103,6 @@ def _reach(store: Store, descriptor: Descriptor, needed: set[Digest]) -> None:
             stack.extend(children(store, current))
         except (BlobMissing, BlobDamaged, ManifestError):
             continue
-
-
-def _subject(store: Store, descriptor: Descriptor) -> Digest | None:
-    where = str(descriptor.digest)
-    try:
-        raw = store.read(descriptor, MANIFEST_LIMIT)
-        document: ManifestObject | IndexObject
-        if descriptor.media_type in mediatypes.MANIFESTS:
-            document = decode(raw, ManifestObject, where)
-        else:
-            document = decode(raw, IndexObject, where)
-        return document.subject.checked(where).digest if document.subject else None
-    except (BlobMissing, BlobDamaged, ManifestError):
-        return None
 
 
 def _diff_ids(store: Store, needed: Iterable[Digest]) -> set[Digest]:

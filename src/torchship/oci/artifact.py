@@ -1,0 +1,158 @@
+"""What is attached to an image of the store: artifacts, each a manifest that names its subject.
+
+A record, a signature, a list of packages: small blobs under a manifest without a config of its
+own, kept in ``index.json`` without a name for as long as the subject is kept.
+
+Sources: OCI image-spec v1.1, manifest.md ("Guidelines for Artifact Usage", "Guidance for an
+Empty Descriptor"); the same fields travel through the referrers API of distribution-spec v1.1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from types import MappingProxyType
+from typing import NamedTuple
+
+from torchship import canonical
+from torchship.digest import Descriptor, Digest
+from torchship.errors import BlobDamaged, BlobMissing, ManifestError
+from torchship.layers.layer import TITLE
+from torchship.oci import mediatypes
+from torchship.oci.documents import (
+    MANIFEST_LIMIT,
+    IndexObject,
+    ManifestObject,
+    decode,
+    read_manifest,
+)
+from torchship.oci.image import Source
+from torchship.oci.store import Store
+
+_NONE: Mapping[str, str] = MappingProxyType({})
+
+EMPTY = Descriptor(media_type=mediatypes.OCI_EMPTY, digest=Digest.of(b"{}"), size=2)
+"""The descriptor of ``{}``: what stands where a manifest must name something."""
+
+
+class Content(NamedTuple):
+    """One blob of an artifact: its bytes, what they are, and a file name for people."""
+
+    data: bytes
+    media_type: str
+    title: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Artifact:
+    """An artifact as it was read. ``descriptor`` is its manifest's, ``raw`` the bytes of that."""
+
+    descriptor: Descriptor
+    artifact_type: str
+    subject: Digest | None
+    layers: tuple[Descriptor, ...]
+    annotations: Mapping[str, str]
+    raw: bytes
+
+
+def attach(
+    store: Store,
+    subject: Descriptor,
+    artifact_type: str,
+    layers: Sequence[Content | tuple[bytes, str, str]] = (),
+    annotations: Mapping[str, str] = _NONE,
+) -> Descriptor:
+    """Write an artifact about ``subject``, which the store keeps as long as the subject.
+
+    The same content attached again is the same manifest, and there once. The descriptor that
+    is returned carries type and annotations, as a registry's list of referrers does.
+    """
+    store.put(b"{}", mediatypes.OCI_EMPTY)
+    parts = [_stored(store, Content(*layer)).as_json() for layer in layers]
+    # manifest.md: "If an artifact has no blobs, a layer of the empty descriptor SHOULD be used."
+    document: dict[str, object] = {
+        "schemaVersion": 2,
+        "mediaType": mediatypes.OCI_MANIFEST,
+        "artifactType": artifact_type,
+        "config": EMPTY.as_json(),
+        "layers": parts or [EMPTY.as_json()],
+        "subject": Descriptor(
+            media_type=subject.media_type, digest=subject.digest, size=subject.size
+        ).as_json(),
+    }
+    if annotations:
+        document["annotations"] = dict(annotations)
+    written = store.put(canonical.encode(document), mediatypes.OCI_MANIFEST)
+    described = replace(
+        written, artifact_type=artifact_type, annotations=MappingProxyType(dict(annotations))
+    )
+    store.attach(described)
+    return described
+
+
+def referrers(
+    store: Store, subject: Digest, artifact_type: str | None = None
+) -> tuple[Descriptor, ...]:
+    """Return what the store holds about ``subject``, of one type where asked for, oldest first."""
+    found = (
+        _described(store, entry.descriptor)
+        for entry in store.entries()
+        if subject_of(store, entry.descriptor) == subject
+    )
+    return tuple(each for each in found if artifact_type in (None, each.artifact_type))
+
+
+def read(source: Source, descriptor: Descriptor) -> Artifact:
+    """Read an artifact's manifest; its blobs are read by their descriptors.
+
+    Raises `ManifestError` for what is no manifest, and what the source raises.
+    """
+    where = f"artifact {descriptor.digest}"
+    raw = source.read(descriptor, MANIFEST_LIMIT)
+    manifest = read_manifest(raw, descriptor.media_type, where)
+    config = manifest.config.checked(f"{where}: config")
+    return Artifact(
+        descriptor=descriptor,
+        # "If artifactType is not set, the config's media type is the artifact's type."
+        artifact_type=manifest.artifact_type or config.media_type,
+        subject=manifest.subject.checked(f"{where}: subject").digest if manifest.subject else None,
+        layers=tuple(
+            layer.checked(f"{where}: layers[{place}]")
+            for place, layer in enumerate(manifest.layers)
+        ),
+        annotations=MappingProxyType(manifest.annotations or {}),
+        raw=raw,
+    )
+
+
+def subject_of(store: Store, descriptor: Descriptor) -> Digest | None:
+    """Return what a manifest or index is about; None for an image, and for what is unreadable."""
+    where = str(descriptor.digest)
+    try:
+        raw = store.read(descriptor, MANIFEST_LIMIT)
+        document: ManifestObject | IndexObject
+        if descriptor.media_type in mediatypes.MANIFESTS:
+            document = decode(raw, ManifestObject, where)
+        else:
+            document = decode(raw, IndexObject, where)
+        return document.subject.checked(where).digest if document.subject else None
+    except (BlobMissing, BlobDamaged, ManifestError):
+        return None
+
+
+def _stored(store: Store, content: Content) -> Descriptor:
+    written = store.put(content.data, content.media_type)
+    return replace(written, annotations=MappingProxyType({TITLE: content.title}))
+
+
+def _described(store: Store, descriptor: Descriptor) -> Descriptor:
+    """Return a descriptor with the manifest's own type and annotations.
+
+    Those of ``index.json`` are the index's words; a registry lists the manifest's.
+    """
+    if descriptor.media_type not in mediatypes.MANIFESTS:
+        return descriptor
+    found = read(store, descriptor)
+    return replace(
+        descriptor, artifact_type=found.artifact_type, annotations=found.annotations, platform=None
+    )
