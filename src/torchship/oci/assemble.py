@@ -16,7 +16,7 @@ from torchship.digest import Descriptor
 from torchship.errors import PlanError, UsageError
 from torchship.layers import layout
 from torchship.layers.layer import Layer
-from torchship.oci import mediatypes
+from torchship.oci import cuda, mediatypes
 from torchship.platform import Platform
 from torchship.project.project import Project
 
@@ -85,7 +85,7 @@ def assemble(
             "Env": [f"{k}={v}" for k, v in _variables(project, below).items()],
             "Cmd": list(project.command),
             "WorkingDir": layout.WORKDIR,
-            "Labels": _labels(project, created),
+            "Labels": _labels(project, layers, created),
         },
         "rootfs": {"type": "layers", "diff_ids": [str(layer.diff_id) for layer in layers]},
         "history": [{"created": created, "created_by": layer.title} for layer in layers],
@@ -124,9 +124,12 @@ def _described(layer: Layer) -> Descriptor:
     )
 
 
-def _labels(project: Project, created: str) -> dict[str, str]:
+def _labels(project: Project, layers: Sequence[Layer], created: str) -> dict[str, str]:
     metrics = {metric.name: asdict(metric) for metric in project.metrics}
+    version = cuda.of_layers(layers)
     return {
+        # Manifests may lose their annotations on the way (Docker writes its own): labels stay
+        **({cuda.LABEL: version} if version else {}),
         **({METRICS: canonical.encode(metrics).decode()} if metrics else {}),
         "org.opencontainers.image.title": project.name,
         "org.opencontainers.image.created": created,
