@@ -22,7 +22,8 @@ def commands() -> str:
     """Return a section for each command, in the order of `torchship --help`."""
     with click.Context(torchship, info_name="torchship") as top:
         names = torchship.list_commands(top)
-        return "\n".join("\n".join(_section(torchship.commands[name], top)) for name in names)
+        found = [command for name in names if (command := torchship.get_command(top, name))]
+        return "\n".join("\n".join(_section(command, top)) for command in found)
 
 
 def _section(command: click.Command, top: click.Context) -> Iterator[str]:

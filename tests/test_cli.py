@@ -25,7 +25,7 @@ from torchship.cli import torchship
 
 __all__ = ["debian_packages", "machine"]
 
-COMMANDS = sorted(torchship.commands)
+COMMANDS = sorted(torchship.list_commands(None))
 
 
 # -- help

@@ -5,19 +5,19 @@ from __future__ import annotations
 import os
 import signal
 import sys
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from torchship.digest import Digest
 from torchship.display import size
 from torchship.errors import StoreError
 from torchship.layers.bytecode import BytecodeRecipe, DebianBytecodeRecipe
-from torchship.layers.layer import Interpreter, Layer, Materials, Recipe, key
+from torchship.layers.layer import Interpreter, Layer, Materials, Recipe, key, labels
 from torchship.layers.source import SourceRecipe
 from torchship.oci.store import Store
 from torchship.progress import Progress
@@ -36,6 +36,9 @@ Gather = Callable[[Collection[Digest]], Mapping[Digest, Path]]
 FindInterpreter = Callable[[Sequence[Layer]], Interpreter | None]
 """Gives a Python of the image's version, from the base's layers; None: not without them."""
 
+FindPublished = Callable[[], Mapping[Digest, Layer]]
+"""Gives the layers that published images have, by the key of their recipe."""
+
 
 def derive(
     recipes: Sequence[Recipe],
@@ -45,12 +48,15 @@ def derive(
     gather: Gather,
     interpreter: FindInterpreter,
     progress: Progress,
+    published: FindPublished | None = None,
 ) -> tuple[Layer, ...]:
     """Return the layer of each recipe, in order, making those that the store lacks.
 
     ``base`` are layers below the first recipe, for an image that stands on a published one;
     otherwise the first recipe is the base. ``interpreter`` is asked before the base is made,
-    with no layers, and again when it is. Files are gathered only for what is made.
+    with no layers, and again when it is. Files are gathered only for what is made. What is
+    ``published`` is taken as it is said to be, without its bytes, and the store does not learn
+    of it; it is asked for only where more than the source is missing.
     """
     layers = {
         place: layer
@@ -58,19 +64,36 @@ def derive(
         if (layer := store.known(key(recipe))) is not None
     }
     missing = [place for place in range(len(recipes)) if place not in layers]
+    if published and not all(isinstance(recipes[place], SourceRecipe) for place in missing):
+        layers |= _taken(recipes, missing, published())
+        missing = [place for place in missing if place not in layers]
     if not missing:
         return tuple(layers[place] for place in range(len(recipes)))
+    if all(isinstance(recipes[place], SourceRecipe) for place in missing):
+        # An edit: to start a process, or to look for files, would take longer than the layer.
+        bare = Materials(files={}, scratch=store.temporary)
+        return tuple(
+            layers.get(place) or store.derive(recipe, bare) for place, recipe in enumerate(recipes)
+        )
+    import tempfile
+
     files = gather({digest for place in missing for digest in recipes[place].needs})
     with tempfile.TemporaryDirectory(prefix="torchship-") as scratch:
         materials = Materials(files=files, scratch=Path(scratch))
-        if all(isinstance(recipes[place], SourceRecipe) for place in missing):
-            for place in missing:  # an edit: starting a process would take longer
-                layers[place] = store.derive(recipes[place], materials)
-        else:
-            _in_processes(
-                recipes, missing, layers, store, list(base), materials, interpreter, progress
-            )
+        _in_processes(recipes, missing, layers, store, list(base), materials, interpreter, progress)
     return tuple(layers[place] for place in range(len(recipes)))
+
+
+def _taken(
+    recipes: Sequence[Recipe], missing: Sequence[int], offered: Mapping[Digest, Layer]
+) -> dict[int, Layer]:
+    """Return the missing layers that are published, under our own words for them."""
+    found = {place: offered.get(key(recipes[place])) for place in missing}
+    return {
+        place: replace(layer, annotations=MappingProxyType(labels(recipes[place])))
+        for place, layer in found.items()
+        if layer is not None
+    }
 
 
 def _in_processes(

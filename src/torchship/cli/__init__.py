@@ -9,22 +9,41 @@ from __future__ import annotations
 
 import errno
 import sys
+from importlib import import_module
 
 import click
 
 from torchship import __version__
-from torchship.cli import images, machine, project, registry, run
 from torchship.cli.common import complain, example
 from torchship.errors import TorchshipError
 
 INTERRUPTED = 130
 
 
+# The order in which a newcomer meets them. A module is imported when one of its commands is
+# asked for, so that an edit, built and pushed, waits for nothing else.
+_COMMANDS = {
+    "project": ("init", "lock", "build"),
+    "run": ("run",),
+    "images": ("images", "inspect", "rmi", "prune", "save", "load"),
+    "registry": ("login", "logout", "push", "pull", "tags"),
+    "machine": ("doctor",),
+}
+_MODULES = {name: module for module, names in _COMMANDS.items() for name in names}
+
+
 class _Group(click.Group):
-    """Lists commands in the order in which a newcomer meets them."""
+    """Finds a command by name in the module that has it."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 (click's signature)
-        return list(self.commands)
+        return list(_MODULES)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
+        if cmd_name not in _MODULES:
+            return None
+        module = import_module(f"torchship.cli.{_MODULES[cmd_name]}")
+        found: click.Command = getattr(module, cmd_name)
+        return found
 
 
 @click.group(
@@ -35,15 +54,6 @@ class _Group(click.Group):
 @click.version_option(__version__, "-V", "--version", message="torchship %(version)s")
 def torchship() -> None:
     """Ship a PyTorch experiment as a container image that anyone can re-run, and check."""
-
-
-for command in (
-    *(project.init, project.lock, project.build, run.run),
-    *(images.images, images.inspect, images.rmi, images.prune, images.save, images.load),
-    *(registry.login, registry.logout, registry.push, registry.pull, registry.tags),
-    machine.doctor,
-):
-    torchship.add_command(command)
 
 
 def main() -> None:

@@ -16,8 +16,6 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import BinaryIO
 
-from filelock import FileLock
-
 from torchship.engines import syscalls
 from torchship.engines.extract import Folder
 from torchship.engines.tarstream import members
@@ -57,6 +55,8 @@ def unpack(layer: Layer, open_layer: OpenLayer, unpacked: Path) -> Path:
 
     Raises `LayerError` for a layer that breaks a rule or has another diff_id.
     """
+    from filelock import FileLock  # most runs find all layers unpacked
+
     final = unpacked / layer.diff_id.hex
     try:
         unpacked.mkdir(parents=True, exist_ok=True, mode=0o700)

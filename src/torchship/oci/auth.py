@@ -13,14 +13,12 @@ import json
 import os
 import re
 import subprocess
-import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
 import msgspec
-from filelock import FileLock
 
 from torchship.errors import RegistryError, UsageError
 from torchship.oci.session import Session
@@ -240,6 +238,10 @@ def _damaged(what: str) -> RegistryError:
 
 def _change_config(change: Callable[[_Config], None]) -> None:
     """Rewrite the file atomically, readable by its owner alone, other fields kept."""
+    import tempfile  # a push or pull comes by here for nothing but to read
+
+    from filelock import FileLock
+
     path = config_path()
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)

@@ -9,7 +9,6 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
-import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -120,7 +119,7 @@ def sweep(folder: Path) -> int:
 
 def _locked(folder: Path) -> tuple[Path, BinaryIO]:
     while True:
-        path = folder / f"{os.getpid()}-{secrets.token_hex(8)}"
+        path = folder / f"{os.getpid()}-{os.urandom(8).hex()}"
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
         fcntl.flock(descriptor, fcntl.LOCK_EX)
         # A sweep between the two calls above may have taken the file: then make another.

@@ -2,6 +2,7 @@
 
     oci/          the image layout: oci-layout, index.json, blobs/sha256/  (skopeo reads it)
     layers/       the key of each derived layer -> its digest, diff_id and sizes
+    origins/      the repositories that have an image, or the parts of it that the store lacks
     unpacked/     layers as folders, for the native engine, by diff_id
     downloads/    wheels, packages and data files, by sha256
     stamps/       what stat said of each blob when it was verified
@@ -24,9 +25,6 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import BinaryIO
 
-import platformdirs
-from filelock import FileLock
-
 from torchship.digest import Descriptor, Digest
 from torchship.errors import (
     BlobDamaged,
@@ -42,6 +40,7 @@ from torchship.oci import durable, index
 from torchship.oci.blobs import Blobs, BlobWriter
 from torchship.oci.derived import Derived
 from torchship.oci.documents import MANIFEST_LIMIT
+from torchship.oci.origins import Origins
 from torchship.oci.reference import Reference
 from torchship.progress import SILENT, Progress
 
@@ -72,6 +71,7 @@ class Store:
             self.oci / "blobs" / "sha256", stamps=home / "stamps", temporary=self.temporary
         )
         self.derived = Derived(home / "layers", temporary=self.temporary)
+        self.origins = Origins(home / "origins", temporary=self.temporary)
         self._progress = progress
         self._locks = home / "locks"
         self._index = self.oci / "index.json"
@@ -86,7 +86,7 @@ class Store:
         """
         if home is None:
             named = os.environ.get(ENVIRONMENT)
-            home = Path(named) if named else platformdirs.user_cache_path("torchship")
+            home = Path(named) if named else _cache()
         return cls(home.expanduser().absolute(), progress)
 
     def __reduce__(self) -> tuple[object, ...]:
@@ -334,13 +334,20 @@ class Store:
     @contextmanager
     def _lock(self, name: str) -> Iterator[None]:
         path = self._locks / f"{name}.lock"
-        lock = FileLock(path)
         with durable.writing(path):
-            lock.acquire()
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
         try:
+            with durable.writing(path):
+                fcntl.flock(descriptor, fcntl.LOCK_EX)
             yield
         finally:
-            lock.release()
+            os.close(descriptor)
+
+
+def _cache() -> Path:
+    import platformdirs  # where the user names the store, there is nothing to find out
+
+    return platformdirs.user_cache_path("torchship")
 
 
 def _reference(text: str) -> Reference | None:

@@ -9,16 +9,16 @@ from __future__ import annotations
 
 import ipaddress
 import os
+import socket
 import ssl
 import threading
-import urllib.request
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote, unquote, urljoin, urlsplit
 
 import urllib3
-from urllib3.exceptions import HTTPError, NewConnectionError, SSLError
+from urllib3.exceptions import HTTPError, SSLError
 
 from torchship.digest import CHUNK
 from torchship.errors import RegistryError
@@ -72,7 +72,7 @@ class Transport:
         self._address = _ALIASES.get(host, host)
         self._lock = threading.Lock()
         self._origin: str | None = None
-        self._pools: dict[str | None, urllib3.PoolManager] = {}
+        self._pools: dict[tuple[str | None, str], urllib3.PoolManager] = {}
 
     @property
     def origin(self) -> str:
@@ -170,21 +170,38 @@ class Transport:
             return "http"
         if not _loopback(urlsplit(f"//{self._address}").hostname or ""):
             return "https"
-        url = f"https://{self._address}/v2/"
+        # Somebody listens who does not speak TLS: on the loopback nobody reads along.
+        return "https" if self._speaks_tls() else "http"
+
+    def _speaks_tls(self) -> bool:
+        """Shake hands, and believe nothing: whom to trust is for the first request to settle."""
+        origin = Origin.of(f"https://{self._address}")
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
         try:
-            self._send("HEAD", url, {"User-Agent": _AGENT}, None, _PROBE_SECONDS).close()
-        except Interrupted as fault:
-            # Somebody listens who does not speak TLS: on the loopback nobody reads along.
-            if isinstance(fault.__cause__, NewConnectionError):
-                raise
-            return "http"
-        return "https"
+            with socket.create_connection((origin.host, origin.port), _PROBE_SECONDS) as plain:
+                try:
+                    context.wrap_socket(plain, server_hostname=origin.host).close()
+                except OSError as fault:  # ssl.SSLError is one
+                    # A server that asks for the client's own certificate does speak it.
+                    return "ALERT" in getattr(fault, "reason", "")
+        except OSError as fault:
+            url = f"{origin.scheme}://{self._address}/v2/"
+            raise Interrupted(
+                f"{request('HEAD', url)} was interrupted: {fault.strerror or fault}",
+                hint="check that the registry is running, and its port",
+                request=request("HEAD", url),
+            ) from fault
+        return True
 
     def _pool(self, url: str) -> urllib3.PoolManager:
         proxy = _proxy(url)
-        if proxy not in self._pools:
-            context = trust(self.host)
-            self._pools[proxy] = (
+        kind = (proxy, urlsplit(url).scheme)
+        if kind not in self._pools:
+            # No CAs are loaded where no TLS is spoken.
+            context = trust(self.host) if url.startswith("https:") else None
+            self._pools[kind] = (
                 urllib3.PoolManager(maxsize=_CONNECTIONS, ssl_context=context)
                 if proxy is None
                 else urllib3.ProxyManager(
@@ -194,7 +211,7 @@ class Transport:
                     proxy_headers=_proxy_account(proxy),
                 )
             )
-        return self._pools[proxy]
+        return self._pools[kind]
 
 
 def stream(response: Response, name: str) -> Iterator[bytes]:
@@ -275,9 +292,13 @@ def _insecure(url: str) -> bool:
 
 def _proxy(url: str) -> str | None:
     origin = Origin.of(url)
-    if origin.loopback or urllib.request.proxy_bypass(f"{origin.host}:{origin.port}"):
+    if origin.loopback:
         return None
-    return urllib.request.getproxies().get(origin.scheme)
+    from urllib.request import getproxies, proxy_bypass
+
+    if proxy_bypass(f"{origin.host}:{origin.port}"):
+        return None
+    return getproxies().get(origin.scheme)
 
 
 def _proxy_account(proxy: str) -> Mapping[str, str]:
