@@ -129,6 +129,80 @@ def test_a_platform_that_is_not_locked_is_named(path):
     assert "torchship lock" in error.value.hint
 
 
+def varied(*extra):
+    """Return a lock with two variants of one platform, which share all but torch."""
+    shared = (wheel("a-b"), wheel("numpy", "2.0"), *extra)
+    cpu = entry(AMD64, wheel("torch", "2.13.0+cpu"), *shared)
+    cuda = entry(AMD64, wheel("nvidia-cuda-runtime", "13.0.96"), wheel("torch", "2.13.0"), *shared)
+    one = tuple(replace(each, variant=name) for each, name in ((cpu, "cpu"), (cuda, "cu130")))
+    ordered = (replace(each, wheels=tuple(sorted(each.wheels, key=_name))) for each in one)
+    return made(*ordered, entry(ARM64, wheel("torch", "2.13.0+cpu")))
+
+
+def _name(pin):
+    return pin.name
+
+
+def test_variants_come_back_and_what_they_share_stands_once(tmp_path):
+    """A platform's variants keep their order; a lock without any is of the format it always was."""
+    path = tmp_path / "torchship.lock"
+    lock = varied()
+    save(lock, path)
+    assert load(path) == lock
+    text = path.read_text()
+    assert "\nversion = 2\n" in text
+    assert text.count('name = "numpy"') == 1
+    assert text.count('name = "bash"') == 2  # one for each platform
+    save(made(), path)
+    assert "\nversion = 1\n" in path.read_text()
+
+
+def test_a_variant_is_chosen_by_name_and_the_first_without_one(tmp_path):
+    """The first variant stands for its platform; one that is not there is an error that says so."""
+    lock = varied()
+    assert lock.platform(AMD64).variant == "cpu"
+    assert lock.platform(AMD64, "cu130").variant == "cu130"
+    assert [each.torch for each in lock.of(AMD64)] == ["torch 2.13.0 (cpu)", "torch 2.13.0 (cu130)"]
+    with pytest.raises(LockError, match="no variant rocm6 for linux/amd64: it has cpu, cu130"):
+        lock.platform(AMD64, "rocm6")
+    with pytest.raises(LockError, match="no variant cpu for linux/arm64: it has none"):
+        lock.platform(ARM64, "cpu")
+
+
+@pytest.mark.parametrize(
+    ("change", "fault"),
+    [
+        (lambda v, d: v[0].update(name="auto"), "variant[0].name: 'auto' is not a build of torch"),
+        (lambda v, d: v[0].update(name="gpu"), "variant[0].name: 'gpu' is not a build of torch"),
+        (lambda v, d: v[1].update(name="cpu"), "variant[1]: cpu stands here a second time"),
+        (
+            lambda v, d: v[1]["wheel"][0].update(v[0]["wheel"][0]),
+            "variant[1].wheel[1]: torch stands here a second time",
+        ),
+        (lambda v, d: v[1]["wheel"][0].update(sha256="x"), "variant[1].wheel[0].sha256"),
+        (lambda v, d: v[1].update(base="x"), "variant[1].base: there is no such key"),
+        (lambda v, d: d.update(version=1), "variant: a lock of format 1 has none"),
+    ],
+)
+def test_a_variant_that_lies_is_refused(tmp_path, change, fault):
+    """Variants are checked as strictly as all the rest, and a wheel is pinned once in each."""
+    path = tmp_path / "torchship.lock"
+    save(varied(), path)
+    edit(path, lambda document: change(document["platform"][0]["variant"], document))
+    with pytest.raises(LockError) as caught:
+        load(path)
+    assert fault in str(caught.value)
+
+
+def test_changes_name_the_variant():
+    """Of two variants, the lines say whose wheel changed."""
+    old, new = varied(), varied(wheel("new"))
+    assert changes(old, new) == (
+        "linux/amd64 cpu: new 1.0 added",
+        "linux/amd64 cu130: new 1.0 added",
+    )
+
+
 def test_a_missing_lock_is_told(tmp_path):
     """No lock is an error with a command, not a traceback."""
     with pytest.raises(LockError, match=r"there is no torchship\.lock"):
@@ -213,7 +287,7 @@ def test_line_ends_of_another_system_do_no_harm(path):
         (lambda d: d.update(inputs="sha256:" + "1" * 64), "inputs: is not the digest"),
         (lambda d: d.update(created="today"), "created: "),
         (lambda d: d.update(version=0), "version"),
-        (lambda d: d.update(version=2), "upgrade torchship"),
+        (lambda d: d.update(version=3), "upgrade torchship"),
         (
             lambda d: d.update(platfrom=1),
             "platfrom: there is no such key; did you mean 'platform'?",

@@ -126,6 +126,11 @@ def test_all_faults_are_told_at_once(project):
         ('name = "Not Valid"', "tool.torchship.name: 'Not Valid' is not a repository name"),
         ("command = []", "tool.torchship.command: is empty"),
         ('command = "python main.py"', "tool.torchship.command: expected a list"),
+        ("torch = []", "tool.torchship.torch: is empty"),
+        ('torch = ["cpu", "auto"]', "tool.torchship.torch[1]: auto can only stand alone"),
+        ('torch = ["cpu", "cpu"]', "tool.torchship.torch[1]: cpu is listed twice"),
+        ('torch = ["cpu", "gpu"]', "tool.torchship.torch[1]: 'gpu' is not a build of torch"),
+        ("torch = 13", "tool.torchship.torch: expected"),
         ('python = "2.7"', "tool.torchship.python: '2.7' is not a version"),
         ('python = "3.13"', 'debian:bookworm has Python 3.11: take base = "debian:trixie"'),
         ('base = "a b"', "tool.torchship.base"),
@@ -204,3 +209,15 @@ def test_settings_of_another_kind_are_refused(project):
     """A [tool.torchship] that is no table is told as such."""
     with pytest.raises(UsageError, match=r"tool\.torchship in pyproject\.toml is not a table"):
         project("tool.torchship = 3")
+
+
+def test_several_builds_of_torch_are_variants(project):
+    """One build is an image without variants, in a list or not."""
+    for text, torch, variants in (
+        ("", ("auto",), ("",)),
+        ('torch = "cpu"', ("cpu",), ("",)),
+        ('torch = ["cpu"]', ("cpu",), ("",)),
+        ('torch = ["cpu", "cu130"]', ("cpu", "cu130"), ("cpu", "cu130")),
+    ):
+        found = project("[tool.torchship]\n" + text)
+        assert (found.torch, found.variants) == (torch, variants)

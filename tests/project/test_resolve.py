@@ -120,6 +120,71 @@ def test_a_new_platform_leaves_the_wheels_of_the_old(shelf, project, tmp_path):
     assert [entry.wheels[0].version for entry in second.platforms] == ["1.0", "2.0"]
 
 
+VARIANTS = BASE + 'torch = ["cpu", "cu130"]\n'
+
+
+@pytest.fixture
+def builds(shelf):
+    """Add two builds of one release of torch to the folder."""
+    make_wheel(shelf, "torch", "2.0+cpu", requires=["leaf"])
+    make_wheel(shelf, "torch", "2.0", requires=["leaf", "nvidia-cuda-runtime==13.0.96"])
+    make_wheel(shelf, "nvidia-cuda-runtime", "13.0.96")
+    return shelf
+
+
+def test_each_build_of_torch_is_a_variant(builds, project, tmp_path):
+    """Every platform has each, in the order of the settings, on one base; the rest is the same."""
+    one = project(VARIANTS, requirements__txt="torch==2.0\n")
+    registry = Registry()
+    found = locked(one, tmp_path, registry, platforms=(ARM64, AMD64))
+    assert [(entry.platform, entry.variant) for entry in found.platforms] == [
+        (AMD64, "cpu"),
+        (AMD64, "cu130"),
+        (ARM64, "cpu"),
+        (ARM64, "cu130"),
+    ]
+    assert len(registry.asked) == 2
+    cpu, cuda = found.of(AMD64)
+    assert cpu.base == cuda.base
+    assert [f"{pin.name} {pin.version}" for pin in cpu.wheels] == ["leaf 1.0", "torch 2.0+cpu"]
+    assert [f"{pin.name} {pin.version}" for pin in cuda.wheels] == [
+        "leaf 1.0",
+        "nvidia-cuda-runtime 13.0.96",
+        "torch 2.0",
+    ]
+    assert locked(one, tmp_path, Registry(), previous=found, platforms=(ARM64, AMD64)) == found
+    assert stale(one, found, [AMD64, ARM64]) == ()
+
+
+def test_a_new_variant_leaves_the_wheels_of_the_old(builds, project, tmp_path):
+    """Another build is resolved alone, and takes the versions that the first one has."""
+    first = locked(project(BASE + 'torch = "cpu"\n', requirements__txt="torch==2.0\n"), tmp_path)
+    make_wheel(builds, "leaf", "2.0")
+    two = project(VARIANTS, requirements__txt="torch==2.0\n")
+    assert stale(two, first, [AMD64]) == ("torch cpu -> cpu cu130",)
+    second = locked(two, tmp_path, previous=first)
+    assert second.platform(AMD64, "cpu").wheels == first.platform(AMD64).wheels
+    assert second.platform(AMD64, "cu130").wheels[0].version == "1.0"
+    back = locked(replace(two, torch=("cu130",)), tmp_path, previous=second)
+    assert [entry.variant for entry in back.platforms] == [""]
+    assert back.platforms[0].wheels == second.platform(AMD64, "cu130").wheels
+
+
+def test_variants_of_different_releases_are_told(builds, project, tmp_path):
+    """One name for two releases of torch surprises: it is said, with what to write."""
+    make_wheel(builds, "torch", "2.1", requires=["nvidia-cuda-runtime==13.0.96"])
+    said = []
+
+    class Heard(type(SILENT)):
+        def say(self, line):
+            said.append(line)
+
+    one = project(VARIANTS, requirements__txt="torch\n")
+    resolve(one, progress=Heard(), state=tmp_path / "state", resolve_image=Registry())
+    assert "linux/amd64, cu130: Python 3.11.9, torch 2.1 (cu130), 2 wheels" in "\n".join(said)
+    assert "different versions of torch, 2.0+cpu and 2.1: require torch==VERSION" in said[-1]
+
+
 def test_staleness_is_told_in_words(shelf, project, tmp_path):
     """A lock that no longer fits says what changed, by name."""
     sha = Digest.of(DATA).hex

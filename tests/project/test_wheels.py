@@ -35,9 +35,10 @@ def measured(url):
 
 
 def pins(project, platform=AMD64, *, preferred=None, base="debian:bookworm"):
-    """Resolve a project."""
+    """Resolve a project, with the first build of torch that it names."""
     target = Target.of(platform, "3.11.2", base)
-    return pin(project, target, preferred=preferred or {}, measure=measured)
+    build = project.torch[0]
+    return pin(project, target, build=build, preferred=preferred or {}, measure=measured)
 
 
 def names(found):
@@ -223,10 +224,72 @@ def test_a_folder_with_the_build_is_preferred_to_a_newer_other_build(shelf, proj
     make_wheel(shelf, "torch", "2.0+cpu", tag=tag)
     make_wheel(shelf, "torch", "2.1+cpu", tag=tag)
     make_wheel(shelf, "torch", "2.2+cpu", tag=tag.replace("cp311", "cp312"))
-    make_wheel(shelf, "torch", "2.3", tag=tag)
+    make_wheel(shelf, "torch", "2.3", tag=tag, requires=["nvidia-cuda-runtime"])
+    make_wheel(shelf, "nvidia-cuda-runtime", "13.0.96")
     make_wheel(shelf, "vision", "1.0", requires=["torch"])
     one = project('[tool.torchship]\ntorch = "cpu"\n', requirements__txt="vision\n")
     assert names(pins(one)) == ["torch 2.1+cpu", "vision 1.0"]
+
+
+@pytest.fixture
+def builds(shelf):
+    """Give a folder with two builds of one release of torch, and a newer one for another CUDA."""
+    tag = "cp311-cp311-manylinux_2_28_x86_64"
+    make_wheel(shelf, "torch", "2.0+cpu", tag=tag)
+    make_wheel(shelf, "torch", "2.0", tag=tag, requires=["nvidia-cuda-runtime==13.0.96"])
+    make_wheel(shelf, "torch", "2.1", tag=tag, requires=["nvidia-cuda-runtime==13.2.86"])
+    make_wheel(shelf, "nvidia-cuda-runtime", "13.0.96")
+    make_wheel(shelf, "nvidia-cuda-runtime", "13.2.86")
+    return shelf
+
+
+def test_a_plain_build_is_taken_for_the_cuda_that_it_asks_for(builds, project):
+    """An index without local versions: NVIDIA's own packages say which CUDA its torch is for."""
+
+    def of(build, needs):
+        return project(f'[tool.torchship]\ntorch = "{build}"\n', requirements__txt=needs)
+
+    assert names(pins(of("cu132", "torch"))) == ["nvidia-cuda-runtime 13.2.86", "torch 2.1"]
+    # 2.0+cpu is the best of "torch==2.0" by its version, and left out for its build
+    one = of("cu130", "torch==2.0")
+    found = pins(one)
+    assert names(found) == ["nvidia-cuda-runtime 13.0.96", "torch 2.0"]
+    located = locate(found, AMD64, "3.11.2", project=one)
+    assert sorted(located) == sorted(pin.filename for pin in found)
+    assert names(pins(of("cpu", "torch==2.0"))) == ["torch 2.0+cpu"]
+    assert names(pins(of("cpu", "torch"))) == ["torch 2.0+cpu"]
+
+
+def test_a_plain_build_for_another_cuda_is_told_by_its_version(builds, project):
+    """The error names both versions of CUDA, and what to write for the one that is there."""
+    one = project('[tool.torchship]\ntorch = "cu130"\n', requirements__txt="torch==2.1")
+    said = r"is cu130 \(CUDA 13\.0\), and your indexes give torch for CUDA 13\.2"
+    with pytest.raises(ResolveError, match=said) as caught:
+        pins(one)
+    assert 'torch = "cu132"' in caught.value.hint
+
+
+def test_a_plain_build_that_asks_for_nothing_is_the_cpus(shelf, project):
+    """As on processors for which there is no CUDA."""
+    make_wheel(shelf, "torch", "2.0", tag="cp311-cp311-manylinux_2_28_aarch64")
+    one = project('[tool.torchship]\ntorch = "cpu"\n', requirements__txt="torch")
+    assert names(pins(one, ARM64)) == ["torch 2.0"]
+
+
+def test_a_pylock_of_another_build_is_refused(machine, project, tmp_path):
+    """A lock of another tool's is not resolved again: it must have the build that is asked for."""
+    path = make_wheel(tmp_path, "torch", "2.0+cpu")
+    text = f"""
+    lock-version = "1.0"
+    created-by = "someone"
+    [[packages]]
+    name = "torch"
+    version = "2.0+cpu"
+    wheels = [{{ url = "{path.as_uri()}", hashes = {{ sha256 = "{Digest.of_file(path).hex}" }} }}]
+    """
+    one = project('[tool.torchship]\ntorch = "cu130"\n', pylock__toml=text)
+    with pytest.raises(ResolveError, match=r"is cu130, and pylock\.toml gives torch's cpu build"):
+        pins(one)
 
 
 @pytest.mark.parametrize(

@@ -49,7 +49,7 @@ def gather(
     replaced, `DataUnavailable` where only data files are missing, `FetchError` otherwise.
     """
     pinned = lock.platform(platform)
-    pins = _pins(wanted, pinned, lock)
+    pins = _pins(wanted, lock.of(platform), lock)
     mirrors = mirrors if mirrors is not None else Mirrors.from_environment()
     asked = {pin.digest: _wanted(pin) for pin in pins}
     found = local(asked.values(), downloads=downloads, mirrors=mirrors, progress=progress)
@@ -73,14 +73,19 @@ def gather(
     return {**found, **outcome.files}
 
 
-def _pins(wanted: Collection[Digest], pinned: PlatformLock, lock: Lock) -> tuple[Pin, ...]:
+def _pins(
+    wanted: Collection[Digest], variants: Sequence[PlatformLock], lock: Lock
+) -> tuple[Pin, ...]:
     known: dict[Digest, Pin] = {}
-    pins: tuple[Pin, ...] = (*pinned.wheels, *pinned.base.packages, *lock.data)
+    pins: list[Pin] = [pin for entry in variants for pin in entry.wheels]
+    pins += (*variants[0].base.packages, *lock.data)
     for pin in pins:
         known.setdefault(pin.digest, pin)
     for digest in wanted:
         if digest not in known:
-            raise LockError(f"the lock has no pin with the digest {digest} for {pinned.platform}")
+            raise LockError(
+                f"the lock has no pin with the digest {digest} for {variants[0].platform}"
+            )
     return tuple(known[digest] for digest in dict.fromkeys(wanted))
 
 

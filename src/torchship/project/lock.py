@@ -11,9 +11,12 @@ from types import MappingProxyType
 from torchship.digest import Digest
 from torchship.errors import LockError
 from torchship.platform import Platform
+from torchship.project import builds
 
 FILENAME = "torchship.lock"
 VERSION = 1
+VERSION_WITH_VARIANTS = 2
+"""The format of a lock that holds variants: others stay readable for those who know only 1."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,12 +72,25 @@ class BasePin:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PlatformLock:
-    """The pins of one platform. ``python`` is the base's full version, such as ``3.11.2``."""
+    """The pins of one platform. ``python`` is the base's full version, such as ``3.11.2``.
+
+    ``variant`` names the build of torch that this one is of, where a platform has several; they
+    stand in the order of choice, and differ in nothing but their wheels.
+    """
 
     platform: Platform
     python: str
     base: BasePin
     wheels: tuple[WheelPin, ...]
+    variant: str = ""
+
+    @property
+    def torch(self) -> str:
+        """What is taken of torch, for people: ``torch 2.13.0 (cu130)``; empty without torch."""
+        build = builds.of_torch(self.wheels)
+        version = next((pin.version for pin in self.wheels if pin.name == "torch"), "")
+        plain = version.partition("+")[0]
+        return f"torch {plain} ({build})" if build else f"torch {plain}" if plain else ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,16 +108,31 @@ class Lock:
     data: tuple[DataPin, ...] = ()
     resolved_from: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
 
-    def platform(self, platform: Platform) -> PlatformLock:
-        """Return the pins of one platform; raise `LockError` where there are none."""
-        for entry in self.platforms:
-            if entry.platform == platform:
+    def platform(self, platform: Platform, variant: str = "") -> PlatformLock:
+        """Return the pins of one platform; raise `LockError` where there are none.
+
+        Without a variant's name, those of the first.
+        """
+        entries = self.of(platform)
+        if not entries:
+            names = dict.fromkeys(str(entry.platform) for entry in self.platforms)
+            held = ", ".join(names) or "no platform"
+            raise LockError(
+                f"{FILENAME} holds nothing for {platform}: it is for {held}",
+                hint=f'add "{platform}" to `platforms` in [tool.torchship]; run `torchship lock`',
+            )
+        for entry in entries:
+            if not variant or entry.variant == variant:
                 return entry
-        held = ", ".join(str(entry.platform) for entry in self.platforms) or "no platform"
+        held = ", ".join(entry.variant for entry in entries if entry.variant) or "none"
         raise LockError(
-            f"{FILENAME} holds nothing for {platform}: it is for {held}",
-            hint=f'add "{platform}" to `platforms` in [tool.torchship] and run `torchship lock`',
+            f"{FILENAME} holds no variant {variant} for {platform}: it has {held}",
+            hint=f'add "{variant}" to `torch` in [tool.torchship] and run `torchship lock`',
         )
+
+    def of(self, platform: Platform) -> tuple[PlatformLock, ...]:
+        """Return the pins of all variants of one platform, the first choice first."""
+        return tuple(entry for entry in self.platforms if entry.platform == platform)
 
 
 def load(path: Path) -> Lock:
@@ -143,8 +174,9 @@ def _versions(lock: Lock | None) -> Mapping[tuple[str, str], str]:
             found[where, entry.base.reference] = entry.base.digest.short
         for package in entry.base.packages:
             found[where, package.name] = package.version
+        of_variant = f"{where} {entry.variant}".strip()
         for wheel in entry.wheels:
-            found[where, wheel.name] = wheel.version
+            found[of_variant, wheel.name] = wheel.version
     for data in lock.data if lock else ():
         found["data", data.path] = data.digest.short
     return found

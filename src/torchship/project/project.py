@@ -57,6 +57,8 @@ class Project:
 
     ``requirements`` names the file, in the project, that lists what it needs:
     ``requirements.txt``, ``pylock.toml`` or ``pyproject.toml``; None where it needs nothing.
+    ``torch`` names builds of torch: of several, each makes a variant of the image, and the first
+    is what those get who choose none.
     """
 
     root: Path
@@ -66,7 +68,7 @@ class Project:
     base: str = BASE
     packages: tuple[str, ...] = ()
     platforms: tuple[Platform, ...] = (Platform("linux", "amd64"),)
-    torch: str = "auto"
+    torch: tuple[str, ...] = ("auto",)
     requirements: str | None = None
     environment: Mapping[str, str] = field(default_factory=lambda: ENVIRONMENT)
     exclude: tuple[str, ...] = ()
@@ -75,6 +77,11 @@ class Project:
     allow: tuple[str, ...] = ()
     data: tuple[DataFile, ...] = ()
     metrics: tuple[Metric, ...] = ()
+
+    @property
+    def variants(self) -> tuple[str, ...]:
+        """The variants of the image; one without a name where there is one build of torch."""
+        return self.torch if len(self.torch) > 1 else ("",)
 
 
 def load(root: Path) -> Project:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
 from types import MappingProxyType
@@ -15,8 +15,8 @@ from torchship.digest import Digest
 from torchship.errors import DataUnavailable, FetchError, ResolveError
 from torchship.platform import Platform
 from torchship.progress import Progress
-from torchship.project import lockfile, requirements
-from torchship.project.lock import BasePin, DataPin, Lock, PlatformLock
+from torchship.project import builds, lockfile, requirements
+from torchship.project.lock import BasePin, DataPin, Lock, PlatformLock, WheelPin
 from torchship.project.project import BASE, DataFile, Project
 from torchship.project.target import Target
 
@@ -46,7 +46,7 @@ def sources(project: Project) -> Mapping[str, str]:
         "packages": " ".join(project.packages),
         "python": project.python,
         "requirements": project.requirements or "none",
-        "torch": project.torch,
+        "torch": " ".join(project.torch),
     }
     found.update({_FILE + name: str(digest) for name, digest in needs.digests.items()})
     found.update({_DATA + data.path: str(data.digest) for data in project.data})
@@ -63,8 +63,7 @@ def stale(project: Project, lock: Lock, platforms: Sequence[Platform] = ()) -> t
 
     ``platforms`` are those that the lock must hold.
     """
-    held = {entry.platform for entry in lock.platforms}
-    missing = tuple(f"{platform} is not locked" for platform in platforms if platform not in held)
+    missing = tuple(f"{platform} is not locked" for platform in platforms if not lock.of(platform))
     now = sources(project)
     if lockfile.inputs(now) == lock.inputs:
         return missing
@@ -128,7 +127,7 @@ def resolve(
     return Lock(
         created=created,
         inputs=lockfile.inputs(resolver.now),
-        platforms=tuple(entries),
+        platforms=tuple(entry for variants in entries for entry in variants),
         data=resolver.data(previous),
         resolved_from=resolver.now,
     )
@@ -154,40 +153,76 @@ class _Resolver:
 
     def platform(
         self, platform: Platform, bases: Mapping[Platform, PlatformLock] | None
-    ) -> PlatformLock:
+    ) -> tuple[PlatformLock, ...]:
         """Resolve one platform: the base first, since it tells the full version of Python."""
-        from torchship.project import wheels
-        from torchship.project.fetch import length
-
         if bases is not None:
             base, python = bases[platform].base, bases[platform].python
         else:
             base, python = self._base(platform)
-        before = {entry.platform: entry for entry in self.kept.platforms} if self.kept else {}
-        earlier = before[platform].wheels if platform in before else ()
-        files = {name for name in self.now if name.startswith(_FILE)}
-        if platform in before and self._same("base", "python", "requirements", "torch", *files):
-            pins = earlier
-        else:
-            if self.project.requirements:
-                self.progress.say(f"resolving {self.project.requirements} for {platform}")
-            pins = wheels.pin(
-                self.project,
-                Target.of(platform, python, self.project.base),
-                preferred={pin.name: pin.version for pin in earlier},
-                measure=length,
+        found: list[PlatformLock] = []
+        for build, variant in zip(self.project.torch, self.project.variants, strict=True):
+            bare = PlatformLock(
+                platform=platform, python=python, base=base, wheels=(), variant=variant
             )
-        sizes = [pin.size for pin in pins] + [package.size for package in base.packages]
-        self.progress.say(
-            f"{platform}: Python {python}, {len(pins)} wheels, {len(base.packages)} Debian "
-            f"packages, {sum(sizes) / 1e6:.0f} MB"
+            # What one variant has, the next takes too where it fits: they share its layers.
+            shared = {pin.name: pin.version for entry in found for pin in entry.wheels}
+            found.append(replace(bare, wheels=self._wheels(bare, build, shared)))
+            self._tell(found[-1])
+        differing = builds.differing([(each.variant, each.wheels) for each in found])
+        if differing:
+            self.progress.say(
+                f"{platform}: the variants have different versions of torch, "
+                f"{' and '.join(differing)}: require torch==VERSION for one that all have"
+            )
+        return tuple(found)
+
+    def _wheels(
+        self, entry: PlatformLock, build: str, shared: Mapping[str, str]
+    ) -> tuple[WheelPin, ...]:
+        """Return a variant's wheels: the kept ones, where all that they came from is the same."""
+        from torchship.project import wheels
+        from torchship.project.fetch import length
+
+        earlier = self._earlier(entry.platform, build)
+        files = {name for name in self.now if name.startswith(_FILE)}
+        if earlier is not None and self._same("base", "python", "requirements", *files):
+            return earlier
+        if earlier is None and self.kept and self.kept.of(entry.platform):
+            earlier = self.kept.platform(entry.platform).wheels
+        if self.project.requirements:
+            of = f", {entry.variant}" if entry.variant else ""
+            self.progress.say(f"resolving {self.project.requirements} for {entry.platform}{of}")
+        return wheels.pin(
+            self.project,
+            Target.of(entry.platform, entry.python, self.project.base),
+            build=build,
+            preferred={**{pin.name: pin.version for pin in earlier or ()}, **shared},
+            measure=length,
         )
-        if self.project.torch == "auto" and any(pin.name.startswith("nvidia-") for pin in pins):
+
+    def _earlier(self, platform: Platform, build: str) -> tuple[WheelPin, ...] | None:
+        """Return the kept wheels of the same build of torch, if there are any."""
+        for entry in self.kept.of(platform) if self.kept else ():
+            was = self.kept.resolved_from.get("torch", "") if self.kept else ""
+            if build == (entry.variant or was):
+                return entry.wheels
+        return None
+
+    def _tell(self, entry: PlatformLock) -> None:
+        sizes = [pin.size for pin in entry.wheels] + [pin.size for pin in entry.base.packages]
+        words = [f"Python {entry.python}", *([entry.torch] if entry.torch else [])]
+        words += [f"{len(entry.wheels)} wheels", f"{len(entry.base.packages)} Debian packages"]
+        words += [f"{sum(sizes) / 1e6:.0f} MB"]
+        of = f", {entry.variant}" if entry.variant else ""
+        self.progress.say(f"{entry.platform}{of}: {', '.join(words)}")
+        if self.project.torch == (builds.AUTO,) and builds.of_torch(entry.wheels) not in (
+            None,
+            builds.CPU,
+        ):
             self.progress.say(
                 'the index gives the CUDA build of torch; torch = "cpu" in [tool.torchship] takes '
                 "the small one"
             )
-        return PlatformLock(platform=platform, python=python, base=base, wheels=pins)
 
     def _same(self, *names: str) -> bool:
         """Tell whether these inputs are what the kept lock was resolved from."""

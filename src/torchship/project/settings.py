@@ -14,8 +14,8 @@ import msgspec
 from torchship.digest import Digest
 from torchship.errors import InvalidDigest, UsageError
 from torchship.platform import Platform
+from torchship.project import builds, tables
 from torchship.project import project as projects
-from torchship.project import tables
 from torchship.project.project import DataFile, Metric, Project
 
 PATH = "tool.torchship"
@@ -26,7 +26,6 @@ _NAME = re.compile(rf"{_COMPONENT}(?:/{_COMPONENT})*")
 # Debian policy, 5.6.7: "at least two characters long ... start with an alphanumeric character"
 _PACKAGE = re.compile(r"[a-z0-9][a-z0-9+.-]+(=[A-Za-z0-9.+~:-]+)?")
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
-_TORCH = re.compile(r"auto|cpu|xpu|cu[0-9]{2,3}|rocm[0-9]+(\.[0-9]+)*")
 
 _SYSTEM = (
     "/bin",
@@ -72,7 +71,7 @@ class _Settings(tables.Table):
     base: str = projects.BASE
     packages: tuple[str, ...] = ()
     platforms: tuple[str, ...] = ("linux/amd64",)
-    torch: str = "auto"
+    torch: str | tuple[str, ...] = builds.AUTO
     requirements: str | None = None
     environment: dict[str, str] = msgspec.field(default_factory=dict)
     exclude: tuple[str, ...] = ()
@@ -139,7 +138,7 @@ class _Reader:
             base=found.base,
             packages=tuple(sorted(set(found.packages))),
             platforms=self._platforms(found.platforms),
-            torch=found.torch,
+            torch=self._torch(found.torch),
             requirements=self._requirements(found.requirements, root, has_deps),
             environment=MappingProxyType({**projects.ENVIRONMENT, **found.environment}),
             exclude=found.exclude,
@@ -165,8 +164,6 @@ class _Reader:
         for i, package in enumerate(found.packages):
             if not _PACKAGE.fullmatch(package):
                 self._note(f"packages[{i}]", f"{package!r} is not the name of a Debian package")
-        if not _TORCH.fullmatch(found.torch):
-            self._note("torch", f"{found.torch!r} is not a build of torch: auto, cpu, cu130, ...")
         for name, value in found.environment.items():
             if not _VARIABLE.fullmatch(name):
                 self._note(f"environment.{name}", "is not a variable's name")
@@ -180,6 +177,20 @@ class _Reader:
                     self._note(f"{key}[{i}]", "is an empty pattern")
                 elif key == "prune" and (pattern.startswith("/") or ".." in pattern.split("/")):
                     self._note(f"prune[{i}]", f"{pattern!r} does not start in site-packages")
+
+    def _torch(self, found: str | tuple[str, ...]) -> tuple[str, ...]:
+        names = (found,) if isinstance(found, str) else found
+        for i, name in enumerate(names):
+            at = "torch" if isinstance(found, str) else f"torch[{i}]"
+            if not builds.is_build(name):
+                self._note(at, f"{name!r} is not a build of torch: auto, cpu, cu130, ...")
+            elif name == builds.AUTO and len(names) > 1:
+                self._note(at, "auto can only stand alone: name each variant's build")
+            elif name in names[:i]:
+                self._note(at, f"{name} is listed twice")
+        if not names:
+            self._note("torch", 'is empty: write "auto", or a list such as ["cpu", "cu130"]')
+        return names
 
     def _python(self, found: _Settings) -> str:
         kind, _, suite = found.base.partition(":")

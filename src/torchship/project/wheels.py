@@ -14,12 +14,14 @@ from packaging.version import Version
 from torchship.digest import Digest
 from torchship.errors import IndexUnreachable, ResolveError
 from torchship.platform import Platform
-from torchship.project import requirements, uv
+from torchship.project import builds, requirements, uv
 from torchship.project.lock import WheelPin
 from torchship.project.project import Project
 from torchship.project.requirements import Requirements
 from torchship.project.target import Target
 from torchship.project.uv import Found, Question
+
+_BUILDS = 12  # of one release that indexes hold side by side: torch has had fewer
 
 Measure = Callable[[str], int]
 """Gives the size in bytes of the file at an address, which some indexes do not state."""
@@ -29,21 +31,22 @@ def pin(
     project: Project,
     target: Target,
     *,
+    build: str = "auto",
     preferred: Mapping[str, str],
     measure: Measure,
 ) -> tuple[WheelPin, ...]:
     """Resolve the project's requirements; return its wheels, sorted by name.
 
-    ``preferred`` has versions by name that are kept where they still fit. Raises
-    `ResolveError` where there is no answer, or none that has the build of torch that the
-    project wants.
+    ``build`` is the build of torch to take: ``cpu``, ``cu130``; ``auto`` takes what the index
+    gives. ``preferred`` has versions by name that are kept where they still fit. Raises
+    `ResolveError` where there is no answer, or none with that build.
     """
     needs = requirements.read(project)
     if needs.file is None:
         return ()
     if needs.is_lock:
         answer = uv.select(needs.file, target)
-        _check_torch(answer, project.torch, needs.file.name)
+        _check_torch(answer, build, needs.file.name)
     else:
         arguments = ("--prerelease", "allow") if needs.prerelease else ()
         question = Question(
@@ -53,7 +56,7 @@ def pin(
             arguments=arguments,
             preferred=preferred,
         )
-        answer = _resolve(question, project.torch, needs.options)
+        answer = _resolve(question, build, needs.options)
     addresses = uv.indexes(needs.options)
     pins = [_pin(_allowed(wheels, needs), measure, addresses) for wheels in answer]
     return tuple(sorted(pins, key=lambda pin: pin.name))
@@ -89,9 +92,9 @@ def locate(
         backend = one.version.partition("+")[2]
         if re.fullmatch(r"cpu|xpu|cu\d+|rocm[\d.]+", backend):
             by_backend.setdefault(backend, []).append(one)
-    for backend, builds in sorted(by_backend.items()):
+    for backend, local in sorted(by_backend.items()):
         with suppress(IndexUnreachable):  # an addition to the user's own indexes, which answered
-            offered += replace(finder, arguments=("--torch-backend", backend)).find(builds)
+            offered += replace(finder, arguments=("--torch-backend", backend)).find(local)
     addresses = uv.indexes(needs.options)
     found: dict[str, tuple[str, ...]] = {}
     for one in pins:
@@ -118,7 +121,8 @@ class _Finder:
         """Return all the wheels of these versions; nothing for a version that is gone."""
         if not pins:
             return []
-        lines = [*self.options, *(f"{pin.name}=={pin.version}" for pin in pins)]
+        # PEP 440: "==2.13.0" takes 2.13.0+cpu too, and "===" does not.
+        lines = [*self.options, *(f"{pin.name}==={pin.version}" for pin in pins)]
         question = Question(
             source="\n".join([*lines, ""]),
             target=self.target,
@@ -166,35 +170,57 @@ def _resolve(
 ) -> tuple[tuple[Found, ...], ...]:
     """Resolve so that torch is of a certain build.
 
-    First as the user's indexes would have it; where that is another build, with the one that a
-    folder of the user's holds; then with PyTorch's own index.
+    First as the user's indexes would have it, other builds that they hold left out; then with
+    the one that a folder of the user's holds; then with PyTorch's own index.
     """
     if build == "auto":
         return uv.ask(question)
     first: ResolveError | None = None
+    got: str | None = None
+    others: tuple[str, ...] = ()
     try:
-        answer = uv.ask(question)
-        if _build_of_torch(answer) in (build, None):
-            return answer
+        for _ in range(_BUILDS):
+            limits = tuple(f"torch!={version}" for version in others)
+            answer = uv.ask(replace(question, constraints=limits))
+            got = _build_of_torch(answer)
+            if got in (build, None):
+                return answer
+            version = _version_of_torch(answer)
+            if "+" not in version or version in others:
+                break  # "torch!=2.13.0" would leave out every build of the release
+            others += (version,)
     except ResolveError as error:
-        first = error
-    for version in _versions_in(uv.folders(options), build, question.target):
+        first = error if got is None else None
+    for found in _versions_in(uv.folders(options), build, question.target):
         with suppress(ResolveError):  # an older one may fit, and PyTorch's index comes after
-            return uv.ask(replace(question, constraints=(f"torch=={version}",)))
+            return uv.ask(replace(question, constraints=(f"torch=={found}",)))
     backend = ("--torch-backend", build)
     try:
         answer = uv.ask(replace(question, arguments=(*question.arguments, *backend)))
     except ResolveError as error:
         if first is not None:
             raise first from None
-        raise ResolveError(
-            f"your indexes have no build of torch for {build}, and PyTorch's own index gives "
-            f"none either: {error.message}",
-            hint=f"name a folder that holds torch's +{build} wheel in PIP_FIND_LINKS, or set "
-            'torch = "auto" in [tool.torchship]',
-        ) from None
-    _check_torch(answer, build, "PyTorch's index")
+        raise _without(build, got, f": {error.message}") from None
+    if _build_of_torch(answer) not in (build, None):
+        raise _without(build, got, "")
     return answer
+
+
+def _without(build: str, got: str | None, why: str) -> ResolveError:
+    """Return the error that tells what the indexes have instead of a build of torch."""
+    fault = f"PyTorch's own index gives no other{why}"
+    if got is not None and builds.cuda(got) and builds.cuda(build):
+        return ResolveError(
+            f"tool.torchship.torch is {build} ({builds.spoken(build)}), and your indexes give "
+            f"torch for {builds.spoken(got)}; {fault}",
+            hint=f'set torch = "{got}" in [tool.torchship], or require a version of torch that is '
+            f"made for {builds.spoken(build)}",
+        )
+    return ResolveError(
+        f"your indexes have no build of torch for {build}, and {fault}",
+        hint=f"name a folder that holds torch's +{build} wheel in PIP_FIND_LINKS, or set "
+        'torch = "auto" in [tool.torchship]',
+    )
 
 
 def _versions_in(folders: tuple[Path, ...], build: str, target: Target) -> tuple[Version, ...]:
@@ -211,18 +237,20 @@ def _versions_in(folders: tuple[Path, ...], build: str, target: Target) -> tuple
 
 
 def _build_of_torch(answer: tuple[tuple[Found, ...], ...]) -> str | None:
-    """Return the local part of torch's version, ``cpu`` of ``2.13.0+cpu``; None without torch."""
-    for wheels in answer:
-        if wheels and wheels[0].name == "torch":
-            return wheels[0].version.partition("+")[2]
-    return None
+    """Return which build of torch an answer has; None without torch."""
+    return builds.of_torch(wheels[0] for wheels in answer if wheels)
+
+
+def _version_of_torch(answer: tuple[tuple[Found, ...], ...]) -> str:
+    found = (wheels[0] for wheels in answer if wheels)
+    return next((wheel.version for wheel in found if wheel.name == "torch"), "")
 
 
 def _check_torch(answer: tuple[tuple[Found, ...], ...], build: str, where: str) -> None:
     got = _build_of_torch(answer)
     if build != "auto" and got not in (build, None):
         raise ResolveError(
-            f"tool.torchship.torch is {build}, and {where} gives torch's {got or 'default'} build",
+            f"tool.torchship.torch is {build}, and {where} gives torch's {got} build",
             hint='pin the build in the requirements, or set torch = "auto"',
         )
 
