@@ -142,9 +142,20 @@ def test_300_wheels_fit(project, size):
 def test_the_largest_keep_their_own_layers():
     """Where the budget is short, it is the largest wheels that stand alone."""
     wheels = [_wheel(f"w{number}", LARGE + number) for number in range(20)]
-    groups = share(wheels, room=BUCKETS + 3)
+    groups = share(wheels, room=BUCKETS + 4)
     assert [pins[0].name for pins in groups[:3]] == ["w19", "w18", "w17"]
-    assert len(groups) <= BUCKETS + 3
+    assert len(groups) <= BUCKETS + 4
+
+
+def test_variants_share_the_buckets_of_small_wheels(project):
+    """What CUDA brings besides torch stands apart, large or small: the rest is the same layers."""
+    rest = [_wheel(f"w{number}") for number in range(40)]
+    cpu = [_wheel("torch", 200 * LARGE, "2.0+cpu"), *rest]
+    cuda = [_wheel("torch", 500 * LARGE, "2.0"), _wheel("nvidia-cublas", 400 * LARGE), *rest]
+    cuda += [_wheel(name) for name in ("nvidia-nvtx", "cuda-toolkit", "cuda-pathfinder")]
+    one, two = ({key(r) for r in plan(project, _lock(*each), [])} for each in (cpu, cuda))
+    # two of each build of torch, and of CUDA its one large wheel and the bucket of small ones
+    assert (len(one - two), len(two - one)) == (2, 2 + 2 * 2)
 
 
 def test_a_base_that_leaves_no_room_is_an_error(project):
@@ -160,3 +171,4 @@ def test_buckets_do_not_depend_on_how_a_name_is_written():
     """One distribution has one bucket, and the bucket of a name is the same for ever."""
     assert bucket("Ruamel.YAML") == bucket("ruamel-yaml")
     assert [bucket(name) for name in ("six", "numpy", "jinja2")] == [6, 2, 0]
+    assert [bucket(name) for name in ("NVIDIA.nvtx", "cuda-toolkit", "triton")] == [8, 8, 8]

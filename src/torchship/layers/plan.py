@@ -25,7 +25,7 @@ from torchship.layers.layer import Recipe
 from torchship.layers.layout import LayoutRecipe
 from torchship.layers.source import SourceRecipe
 from torchship.layers.wheel import WheelsRecipe
-from torchship.project import requirements
+from torchship.project import builds, requirements
 from torchship.project.lock import DataPin, PlatformLock, WheelPin
 from torchship.project.project import Project
 
@@ -36,6 +36,10 @@ are built ``FROM`` this one."""
 BUCKETS = 8
 """Layers that the small wheels share. More would be more requests, fewer would be more bytes
 for one version's bump."""
+
+APART = BUCKETS
+"""The number of one more bucket, for the small wheels that only GPU builds of torch bring: so the
+others are the same layers in an image for the CPU and in one for CUDA."""
 
 LARGE = 1 << 20
 """Bytes from which a wheel gets a layer of its own, while the budget lasts."""
@@ -90,13 +94,13 @@ def share(wheels: Iterable[WheelPin], *, room: int) -> tuple[tuple[WheelPin, ...
     one bucket and nothing else. Empty buckets are left out. Raises `PlanError`.
     """
     ordered = sorted(wheels, key=lambda pin: (-pin.size, pin.name, pin.filename))
-    if room < min(BUCKETS, len(ordered)):
+    if room < min(BUCKETS + 1, len(ordered)):
         raise PlanError(
             f"an image has room for {BUDGET} layers, and the base and the data leave too few",
             hint="use a base image of fewer layers, or pack the data files into one",
         )
-    alone = [pin for pin in ordered if pin.size >= LARGE][: max(0, room - BUCKETS)]
-    buckets: list[list[WheelPin]] = [[] for _ in range(BUCKETS)]
+    alone = [pin for pin in ordered if pin.size >= LARGE][: max(0, room - BUCKETS - 1)]
+    buckets: list[list[WheelPin]] = [[] for _ in range(BUCKETS + 1)]
     for pin in ordered[len(alone) :]:
         buckets[bucket(pin.name)].append(pin)
     shared = (tuple(sorted(pins, key=lambda pin: pin.name)) for pins in buckets if pins)
@@ -105,7 +109,10 @@ def share(wheels: Iterable[WheelPin], *, room: int) -> tuple[tuple[WheelPin, ...
 
 def bucket(name: str) -> int:
     """Return which bucket a distribution falls into, by its normalised name, for ever."""
-    digest = hashlib.sha256(canonicalize_name(name).encode()).digest()
+    name = canonicalize_name(name)
+    if builds.is_accelerators(name):
+        return APART
+    digest = hashlib.sha256(name.encode()).digest()
     return int.from_bytes(digest[:8], "big") % BUCKETS
 
 
