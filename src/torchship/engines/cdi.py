@@ -183,6 +183,12 @@ class Registry:
                     owners[name] = (path, device)
         return cls(files=files, faults=tuple(faults), _owners=owners)
 
+    @classmethod
+    def of(cls, path: Path, found: Specification) -> Registry:
+        """Return the registry of one specification, which ``path`` stands for in messages."""
+        owners = {f"{found.kind}={device.name}": (path, device) for device in found.devices}
+        return cls(files={path: found}, _owners=owners)
+
     def names(self, kind: str) -> tuple[str, ...]:
         """Return the devices of a kind: numbers in their order, then other names."""
         prefix = f"{kind}="
@@ -199,7 +205,7 @@ class Registry:
         for name in names:
             held = self._owners.get(f"{kind}={name}")
             if held is None:
-                raise self._missing(kind, name)
+                raise self.missing(kind, name)
             path, device = held
             found = self.files[path]
             common[path] = Placed(path=path, field="containerEdits", edits=found.container_edits)
@@ -207,7 +213,8 @@ class Registry:
             own.append(Placed(path=path, field=where, edits=device.container_edits))
         return (*common.values(), *own)
 
-    def _missing(self, kind: str, name: str) -> EngineError:
+    def missing(self, kind: str, name: str) -> EngineError:
+        """Return the error for a device that is in no file: the fault of one that may have it."""
         if self.faults:
             return self.faults[0]
         listed = ", ".join(self.names(kind)) or "none"
@@ -247,11 +254,15 @@ def _json(path: Path, content: bytes) -> object:
 def _yaml(path: Path, content: bytes) -> object:
     import yaml  # late: most runs read no YAML
 
-    # libyaml's parser, where PyYAML was built with it: ten times as fast
-    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
     try:
-        _refuse_twice(path, yaml.compose(content, Loader=loader))
-        return yaml.load(content, Loader=loader)  # noqa: S506 (both loaders are safe ones)
+        # libyaml's parser, where PyYAML was built with it: ten times as fast
+        loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)(content)
+        try:
+            node = loader.get_single_node()
+            _refuse_twice(path, node)
+            return None if node is None else loader.construct_document(node)
+        finally:
+            loader.dispose()
     except yaml.YAMLError as error:
         said = " ".join(str(error).split())
         raise fault(path, "the file", f"is no YAML: {said}") from None

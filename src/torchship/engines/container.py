@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType, MappingProxyType
 
+from torchship.engines import syscalls
 from torchship.engines.relay import Relay, Streams
 from torchship.engines.scratch import scratch_folder
 from torchship.engines.specification import Specification
@@ -37,6 +38,13 @@ class Bind:
     source: Path
     target: str
     read_only: bool
+    executable: bool = True
+
+    @property
+    def attributes(self) -> int:
+        """What its mount is restricted to, in the bits of mount_setattr(2)."""
+        fixed = syscalls.RDONLY if self.read_only else 0
+        return fixed if self.executable else fixed | syscalls.NOEXEC
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,6 +53,7 @@ class Container:
 
     ``uid`` and ``gid`` are those inside, which stand for the caller's; ``scratch`` is where the
     run keeps what it writes beside its mounts, on a file system that overlayfs can write to.
+    ``devices`` are nodes of the host; ``links`` are symlinks made in the container, by path.
     """
 
     layers: Sequence[Path]
@@ -56,6 +65,8 @@ class Container:
     gid: int = 1000
     hostname: str = "torchship"
     binds: tuple[Bind, ...] = ()
+    devices: tuple[Bind, ...] = ()
+    links: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
     network: bool = False
     processors: int | None = None
     prefix: tuple[str, ...] = ()
@@ -133,8 +144,12 @@ def _specification(container: Container, scratch: Path, terminal: Terminal | Non
             # Half the machine's memory, as Linux gives /dev/shm; Docker's 64 MB is too small
             # for the workers of a DataLoader
             "shared_memory": memory // 2,
-            "mounts": [(str(bind.source), bind.target, bind.read_only) for bind in container.binds],
+            "mounts": [
+                (str(bind.source), bind.target, bind.attributes) for bind in container.binds
+            ],
+            "devices": [(str(node.source), node.target) for node in container.devices],
             "files": files,
+            "links": dict(container.links),
             "folders": [container.workdir, "/tmp"],  # noqa: S108 (in the container)
         },
         "command": [os.fsencode(word) for word in container.command],

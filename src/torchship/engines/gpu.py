@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
+import os
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from torchship.errors import UsageError
+from torchship.errors import EngineError, UsageError
+
+if TYPE_CHECKING:  # a run without a GPU loads none of these
+    from torchship.engines.cdi import Registry
+    from torchship.engines.injection import Injection
+    from torchship.engines.nvidia import Machine
 
 AUTO, NONE, ALL = "auto", "none", "all"
 
@@ -19,7 +27,7 @@ class Gpus:
 
     ``amount`` is `AUTO`, `NONE`, `ALL`, or a number of GPUs, the first ones; it is None where
     ``devices`` names them, by index (``0``, ``0:1`` for a MIG device) or UUID. `AUTO` is a wish
-    of the command line: `decided` turns it into `ALL` or `NONE` before an engine is asked.
+    of the command line: `decide` turns it into `ALL` or `NONE` before an engine is asked.
     """
 
     amount: str | int | None = NONE
@@ -51,23 +59,174 @@ class Gpus:
     def __str__(self) -> str:
         return str(self.amount) if self.amount is not None else f"device={','.join(self.devices)}"
 
+    def named(self, registry: Registry) -> tuple[str, ...]:
+        """Return these GPUs by the names of CDI devices; raise `EngineError` for too many."""
+        from torchship.engines.nvidia import KIND
+
+        if self.amount is None:
+            return self.devices
+        there = registry.names(KIND)
+        if not there:
+            raise registry.missing(KIND, ALL)
+        if self.amount == ALL:
+            return (ALL,) if ALL in there else there
+        first = [name for name in there if name.isdigit()] or [
+            name for name in there if name != ALL
+        ]
+        assert isinstance(self.amount, int)
+        if len(first) < self.amount:
+            raise _too_few(self.amount, len(first), "the CDI specifications name")
+        return tuple(first[: self.amount])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Decision:
+    """What a program gets: never `AUTO`. ``said`` is what the user is to be told of it."""
+
+    gpus: Gpus
+    said: str | None = None
+
+
+def decide(wish: Gpus, cuda: str | None, engine: str, machine: Machine) -> Decision:
+    """Decide which GPUs a program gets, before anything is pulled.
+
+    ``cuda`` is the version that the image has, None where it has none; ``engine`` is one's
+    name. Raises `EngineError` where what was asked for cannot be had, and where the driver is
+    too old for the image.
+    """
+    from torchship.engines.nvidia import check_driver
+
+    if wish.amount == NONE or (wish.amount == AUTO and cuda is None):
+        return Decision(gpus=Gpus(amount=NONE))
+    if wish.amount == AUTO:
+        if not machine.gpus:
+            return Decision(
+                gpus=Gpus(amount=NONE),
+                said="this machine has no NVIDIA GPU: the program runs on the CPU",
+            )
+        check_driver(cuda, machine)
+        lacking = lack(engine, machine)
+        if lacking is None:
+            return Decision(gpus=Gpus(amount=ALL))
+        return Decision(
+            gpus=Gpus(amount=NONE),
+            said=f"{lacking.message}: the program runs on the CPU (to use the GPU: {lacking.hint})",
+        )
+    if elsewhere(engine):
+        return Decision(gpus=wish)
+    if (lacking := lack(engine, machine)) is not None:
+        raise lacking
+    check_driver(cuda, machine)
+    if isinstance(wish.amount, int) and 0 < len(machine.gpus) < wish.amount:
+        raise _too_few(wish.amount, len(machine.gpus), "this machine has")
+    return Decision(gpus=wish)
+
+
+def elsewhere(engine: str, environment: Mapping[str, str] = os.environ) -> bool:
+    """Tell whether an engine runs its containers on another machine than this one."""
+    host = environment.get("DOCKER_HOST" if engine == "docker" else "CONTAINER_HOST", "")
+    return engine != "native" and bool(host) and not host.startswith("unix:")
+
+
+def lack(engine: str, machine: Machine) -> EngineError | None:
+    """Say what an engine lacks to pass GPUs on, with the fix; None where it lacks nothing."""
+    from torchship.engines import driver
+    from torchship.engines.nvidia import GENERATE, INSTALL, KIND
+
+    specified = bool(registry().names(KIND))
+    if not machine.gpus and not specified:
+        if machine.driver is not None:
+            return EngineError(
+                f"NVIDIA driver {machine.driver} is loaded, and finds no GPU (no /dev/nvidia0)",
+                hint="`sudo nvidia-modprobe -c 0 -u` makes the device nodes; "
+                "`nvidia-smi` tells what the driver sees",
+            )
+        return EngineError(
+            "this machine has no NVIDIA GPU, or no driver for it (no /dev/nvidia0)",
+            hint="install NVIDIA's driver, or run on the CPU with --gpus none",
+        )
+    if engine == "docker" and not (specified or machine.runtime_hook or machine.cdi_hook):
+        return EngineError(
+            "Docker has no way to pass GPUs on: NVIDIA's container toolkit is not installed",
+            hint=f"{INSTALL}, then `sudo nvidia-ctk runtime configure --runtime=docker` "
+            "and `sudo systemctl restart docker`",
+        )
+    if engine == "podman" and not specified:
+        return EngineError(
+            f"Podman passes GPUs on by CDI, and no specification of {KIND} is here",
+            hint=GENERATE if machine.ctk else f"{INSTALL}, then `{GENERATE}`",
+        )
+    if engine == "native" and not specified and driver.registry(machine) is None:
+        return EngineError(
+            f"the native engine passes GPUs on by CDI, and no specification of {KIND} is here",
+            hint=GENERATE if machine.ctk else f"{INSTALL}, then `{GENERATE}`",
+        )
+    return None
+
+
+def registry(environment: Mapping[str, str] = os.environ) -> Registry:
+    """Read the machine's CDI specifications."""
+    from torchship.engines import cdi
+
+    return cdi.Registry.load(cdi.directories(environment))
+
 
 def docker_arguments(gpus: Gpus) -> tuple[str, ...]:
-    """Return what `docker run` takes for these GPUs; raise `EngineError` where it cannot."""
+    """Return what ``docker run`` takes for these GPUs; raise `EngineError`.
+
+    ``--gpus`` is done by the toolkit's hook, and by Docker 29 and later by CDI; where only CDI
+    specifications are here, the devices are named, which Docker takes since 25.
+    """
+    from torchship.engines.nvidia import KIND, survey
+
     if not gpus:
         return ()
+    machine = survey()
+    found = registry()
+    if found.names(KIND) and not machine.runtime_hook and not elsewhere("docker"):
+        return _devices(gpus.named(found))
     if gpus.amount is not None:
         return ("--gpus", str(gpus.amount))
-    # The quotes are for docker's own reader of comma-separated values
+    # The quotes are for Docker's own reader of comma-separated values
     return ("--gpus", f'"device={",".join(gpus.devices)}"')
 
 
 def podman_arguments(gpus: Gpus) -> tuple[str, ...]:
-    """Return what `podman run` takes for these GPUs; raise `EngineError` where it cannot."""
+    """Return what ``podman run`` takes for these GPUs, named by CDI; raise `EngineError`."""
     if not gpus:
         return ()
-    if isinstance(gpus.amount, int):
-        names = tuple(str(number) for number in range(gpus.amount))
-    else:
-        names = gpus.devices or (ALL,)
-    return tuple(word for name in names for word in ("--device", f"nvidia.com/gpu={name}"))
+    if elsewhere("podman"):
+        number = gpus.amount if isinstance(gpus.amount, int) else 0
+        return _devices(tuple(map(str, range(number))) or gpus.devices or (ALL,))
+    return _devices(gpus.named(registry()))
+
+
+def native_injection(gpus: Gpus) -> Injection:
+    """Return what the native engine does for these GPUs; raise `EngineError`.
+
+    Where no specification names a GPU, the driver's own files are taken.
+    """
+    from torchship.engines.injection import Injection, inject
+
+    if not gpus:
+        return Injection()
+    from torchship.engines import driver
+    from torchship.engines.nvidia import KIND, survey
+
+    found = registry()
+    if not found.names(KIND) and not found.faults:
+        found = driver.registry(survey()) or found
+    return inject(found.edits(KIND, gpus.named(found)))
+
+
+def _devices(names: tuple[str, ...]) -> tuple[str, ...]:
+    from torchship.engines.nvidia import KIND
+
+    return tuple(word for name in names for word in ("--device", f"{KIND}={name}"))
+
+
+def _too_few(wanted: int, found: int, where: str) -> EngineError:
+    return EngineError(
+        f"{wanted} GPUs are asked for, and {where} {found}",
+        hint=f"ask for fewer: --gpus {found}" if found else "run on the CPU with --gpus none",
+    )

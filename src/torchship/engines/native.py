@@ -11,6 +11,8 @@ from pathlib import Path
 
 from torchship.engines import container, namespaces, unpack, users
 from torchship.engines.container import Bind, Container
+from torchship.engines.gpu import native_injection
+from torchship.engines.injection import LIBRARIES, Injection
 from torchship.engines.memory import limited
 from torchship.engines.relay import StartError, Streams
 from torchship.engines.request import OUTPUT, Request
@@ -48,6 +50,7 @@ class Native:
         _check(request)
         layers = self._unpacked(request.image.layers)
         user = users.resolve(request.image.user, layers)
+        injected = native_injection(request.gpus)
         with ExitStack() as stack:
             log = stack.enter_context(request.log.open("wb")) if request.log else None
             streams = Streams(
@@ -61,12 +64,14 @@ class Native:
                 layers=layers,
                 command=request.image.entrypoint + (request.command or request.image.command),
                 scratch=self._store.home / "scratch",
-                environment=_environment(request, user),
+                environment=_environment(request, user, injected),
                 workdir=request.image.workdir or "/",
                 uid=user.uid,
                 gid=user.gid,
                 hostname=request.image.descriptor.digest.short,
-                binds=_binds(request),
+                binds=_binds(request, injected),
+                devices=injected.devices,
+                links=injected.links,
                 network=request.network,
                 processors=math.ceil(request.processors) if request.processors else None,
                 prefix=stack.enter_context(limited(request.memory)),
@@ -131,22 +136,27 @@ def _check(request: Request) -> None:
         raise EngineError("the image has no layers: there is nothing in it to run")
 
 
-def _environment(request: Request, user: users.User) -> dict[str, str]:
+def _environment(request: Request, user: users.User, injected: Injection) -> dict[str, str]:
     found = {
         "PATH": _PATH,
         "HOME": user.home,
         "HOSTNAME": request.image.descriptor.digest.short,
         **request.image.environment,
+        **injected.environment,
         **request.environment,
     }
+    if injected.libraries:
+        searched = found.get("LD_LIBRARY_PATH", "")
+        found["LD_LIBRARY_PATH"] = f"{searched}:{LIBRARIES}".lstrip(":")
     if request.tty:
         # How to draw on the caller's terminal is all that is taken from their environment
         found.setdefault("TERM", os.environ.get("TERM", "xterm"))
     return found
 
 
-def _binds(request: Request) -> tuple[Bind, ...]:
-    asked = [
+def _binds(request: Request, injected: Injection) -> tuple[Bind, ...]:
+    asked = list(injected.binds)  # first: what the user mounts on the same path covers it
+    asked += [
         Bind(source=mount.source, target=mount.target, read_only=mount.read_only)
         for mount in request.mounts
     ]

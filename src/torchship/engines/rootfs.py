@@ -43,9 +43,10 @@ def build(specification: RootSpecification) -> None:
     devices = {name: syscalls.clone_mount(f"/dev/{name}") for name in _DEVICES}
     system = {path: _bind(path, RDONLY | NOEXEC) for path in _SYSTEM if os.path.isdir(path)}  # noqa: PTH112
     asked = [
-        (_bind(source, RDONLY if fixed else 0), target)
-        for source, target, fixed in specification["mounts"]
+        (_bind(source, attributes), target)
+        for source, target, attributes in specification["mounts"]
     ]
+    nodes = [(_device(source), target) for source, target in specification["devices"]]
     mounts = {
         "/proc": syscalls.new_mount("proc", NOSUID | NODEV | NOEXEC),
         "/dev": syscalls.new_mount("tmpfs", NOSUID | NOEXEC, {"mode": "755", "size": "64k"}),
@@ -70,15 +71,18 @@ def build(specification: RootSpecification) -> None:
         _attach(mounted, path)
     for path, content in specification["files"].items():
         _write(path, content)
+    # Before anything of the host is mounted: a link must not be written into one of its folders
+    for path, target in specification["links"].items():
+        _link(path, target)
     for path in specification["folders"]:
         os.makedirs(path, exist_ok=True)  # noqa: PTH103
     for mounted, target in asked:
         if os.path.isdir(f"/proc/self/fd/{mounted}"):  # noqa: PTH112
             _attach(mounted, target)
         else:
-            os.makedirs(os.path.dirname(target), exist_ok=True)  # noqa: PTH103, PTH120
-            _touch(target)
-            syscalls.attach(mounted, target)
+            _attach_file(mounted, target)
+    for mounted, target in nodes:
+        _attach_file(mounted, target)
     _no_more_namespaces()
     _protect_proc()
 
@@ -99,6 +103,13 @@ def _bind(source: str, attributes: int) -> int:
     return mounted
 
 
+def _device(source: str) -> int:
+    """Take over a device node: the one kind of mount that may hold one."""
+    mounted = syscalls.clone_mount(source)
+    syscalls.restrict(mounted, NOSUID | NOEXEC)
+    return mounted
+
+
 def _switch(root: str) -> None:
     """Make ``root`` the root, and take the old one away for good."""
     os.chdir(root)
@@ -114,6 +125,12 @@ def _attach(mounted: int, target: str) -> None:
     syscalls.attach(mounted, target)
 
 
+def _attach_file(mounted: int, target: str) -> None:
+    os.makedirs(os.path.dirname(target), exist_ok=True)  # noqa: PTH103, PTH120
+    _touch(target)
+    syscalls.attach(mounted, target)
+
+
 def _touch(path: str) -> None:
     try:  # noqa: SIM105 (contextlib costs 3 ms of every start)
         os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644))
@@ -121,12 +138,22 @@ def _touch(path: str) -> None:
         pass
 
 
-def _write(path: str, content: bytes) -> None:
+def _link(path: str, target: str) -> None:
+    _clear(path)
+    os.symlink(target, path)  # noqa: PTH211
+
+
+def _clear(path: str) -> None:
+    """Make a place for a file: what the image has there is taken away, and no link followed."""
     os.makedirs(os.path.dirname(path), exist_ok=True)  # noqa: PTH103, PTH120
     try:  # noqa: SIM105
-        os.unlink(path)  # noqa: PTH108 (a link of the image is not followed)
+        os.unlink(path)  # noqa: PTH108
     except FileNotFoundError:
         pass
+
+
+def _write(path: str, content: bytes) -> None:
+    _clear(path)
     descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644)
     with open(descriptor, "wb") as stream:  # noqa: PTH123
         stream.write(content)

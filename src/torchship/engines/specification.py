@@ -14,10 +14,14 @@ class RootSpecification(TypedDict):
     layers: int
     shared_memory: int
     """Size limit of ``/dev/shm`` in bytes."""
-    mounts: list[tuple[str, str, bool]]
-    """Host path, path in the container, and whether it is read-only."""
+    mounts: list[tuple[str, str, int]]
+    """Host path, path in the container, and the attributes of `syscalls` that restrict it."""
+    devices: list[tuple[str, str]]
+    """Device node of the host, and its path in the container."""
     files: dict[str, bytes]
     """Files written into the container before the program starts: ``/etc/hosts``, ..."""
+    links: dict[str, str]
+    """Symlinks made in the container, by path, with their targets."""
     folders: list[str]
     """Folders made where the image lacks them."""
 
