@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -108,6 +110,15 @@ def test_an_error_in_a_worker_arrives_whole(store):
         made(store, [FileRecipe(name="a"), FileRecipe(name="b", harm="lies")])
     assert caught.value.hint == "ask for another"
     made(store, [FileRecipe(name="a"), FileRecipe(name="b")])
+
+
+def test_an_error_leaves_nothing_running(store):
+    """No worker and no thread of the pool is left to complain when the interpreter ends."""
+    before = threading.active_count()
+    with pytest.raises(WheelError, match="lies"):
+        made(store, [FileRecipe(name="a"), FileRecipe(name="b", harm="lies")])
+    assert multiprocessing.active_children() == []
+    assert threading.active_count() == before
 
 
 def test_a_killed_worker_is_told(store):

@@ -154,7 +154,9 @@ def _in_processes(
                 "the layers that were finished are kept",
             ) from None
         except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
+            # Waiting for what runs: a pool that is left to itself is still closing its pipes
+            # when the interpreter ends, which then complains of them on the user's terminal.
+            pool.shutdown(cancel_futures=True)
             raise
     task.finish()
 
