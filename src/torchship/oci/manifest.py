@@ -11,6 +11,7 @@ import msgspec
 
 from torchship.digest import Descriptor
 from torchship.errors import ManifestError
+from torchship.oci import variant
 from torchship.oci.documents import DescriptorObject, decode, read_index, read_manifest
 from torchship.oci.mediatypes import INDEXES, MANIFESTS, OCI_INDEX, OCI_MANIFEST
 from torchship.platform import Platform
@@ -48,19 +49,24 @@ class Index:
     manifests: tuple[Descriptor, ...]
     subject: Descriptor | None = None
 
-    def matching(self, platform: Platform, where: str) -> Descriptor:
-        """Return the first manifest for a platform; raise `ManifestError` if there is none.
+    def matching(
+        self, platform: Platform, where: str, choice: variant.Choice | None = None
+    ) -> Descriptor:
+        """Return the manifest for a platform that ``choice`` takes of its variants, or the first.
 
         image-index.md: "If multiple manifests match a client or runtime's requirements, the
-        first matching entry SHOULD be used."
+        first matching entry SHOULD be used." Raises `ManifestError` if there is none.
         """
+        names = variant.offered(self.manifests, platform)
+        name = choice(names) if choice and names else ""
         for entry in self.manifests:
-            offered = entry.platform or {}
-            if (offered.get("os"), offered.get("architecture")) == (
-                platform.os,
-                platform.architecture,
-            ):
+            if variant.is_for(entry.platform, platform) and name in ("", variant.noted(entry)):
                 return entry
+        if name:
+            raise ManifestError(
+                f"{where} holds no variant {name} for {platform}",
+                hint=f"it holds: {', '.join(names)}",
+            )
         offered_names = sorted(
             {
                 f"{entry.platform.get('os')}/{entry.platform.get('architecture')}"
