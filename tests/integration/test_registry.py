@@ -573,7 +573,8 @@ def test_mounting_asks_for_the_right_to_read_the_origin(store, guarded, patience
     ]
     secret = Reference.parse(f"{front.host}/secret/origin:v1")
     again = Reference.parse(f"{front.host}/me/third:v1")
-    assert send(store, made, again, client, mount_from=[secret]).sent > 5000
+    fresh = images.image(store, [("b", 5000)])
+    assert send(store, fresh, again, client, mount_from=[secret]).sent > 5000
 
 
 # -- referrers

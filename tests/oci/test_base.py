@@ -12,7 +12,7 @@ from tests.integration import proxy as faults
 from torchship.digest import Digest
 from torchship.errors import LayerError, ProjectError
 from torchship.layers.layer import Layer
-from torchship.oci.base import base_image, python_version, resolve_image
+from torchship.oci.base import base_image, fetch_base, python_version, resolve_image
 from torchship.oci.mediatypes import OCI_CONFIG, OCI_GZIP, OCI_MANIFEST, OCI_TAR, OCI_ZSTD
 from torchship.platform import Platform
 from torchship.progress import SILENT
@@ -152,7 +152,8 @@ def test_layers_are_fetched_where_nothing_is_stated(store, publish, tmp_path):
     empty = Store.open(tmp_path / "empty")
     assert resolve_image(name, AMD64, store=empty, progress=SILENT).python == "3.11.2"
     before = server.count("GET", made.digest.hex)
-    image = base_image(name, digest, AMD64, store=empty, progress=SILENT)
+    image = base_image(name, digest, AMD64, store=empty)
+    fetch_base(name, image.layers, store=empty, progress=SILENT)
     assert [one.digest for one in image.layers] == [made.digest]
     assert [one.diff_id for one in image.layers] == [made.diff_id]
     assert server.count("GET", made.digest.hex) == before == 1

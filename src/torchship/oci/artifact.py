@@ -45,11 +45,16 @@ class Content(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Artifact:
-    """An artifact as it was read. ``descriptor`` is its manifest's, ``raw`` the bytes of that."""
+    """An artifact as it was read.
+
+    ``descriptor`` is its manifest's as a registry lists it, with the manifest's own type and
+    annotations; ``raw`` the bytes of the manifest.
+    """
 
     descriptor: Descriptor
     artifact_type: str
     subject: Digest | None
+    config: Descriptor
     layers: tuple[Descriptor, ...]
     annotations: Mapping[str, str]
     raw: bytes
@@ -94,11 +99,12 @@ def referrers(
     store: Store, subject: Digest, artifact_type: str | None = None
 ) -> tuple[Descriptor, ...]:
     """Return what the store holds about ``subject``, of one type where asked for, oldest first."""
-    found = (
-        _described(store, entry.descriptor)
-        for entry in store.entries()
-        if subject_of(store, entry.descriptor) == subject
-    )
+    about = [e.descriptor for e in store.entries() if subject_of(store, e.descriptor) == subject]
+    # What index.json says of them is the index's affair; registries list the manifest's words.
+    found = [
+        read(store, each).descriptor if each.media_type in mediatypes.MANIFESTS else each
+        for each in about
+    ]
     return tuple(each for each in found if artifact_type in (None, each.artifact_type))
 
 
@@ -111,16 +117,21 @@ def read(source: Source, descriptor: Descriptor) -> Artifact:
     raw = source.read(descriptor, MANIFEST_LIMIT)
     manifest = read_manifest(raw, descriptor.media_type, where)
     config = manifest.config.checked(f"{where}: config")
+    # "If artifactType is not set, the config's media type is the artifact's type."
+    artifact_type = manifest.artifact_type or config.media_type
+    annotations = MappingProxyType(manifest.annotations or {})
     return Artifact(
-        descriptor=descriptor,
-        # "If artifactType is not set, the config's media type is the artifact's type."
-        artifact_type=manifest.artifact_type or config.media_type,
+        descriptor=replace(
+            descriptor, artifact_type=artifact_type, annotations=annotations, platform=None
+        ),
+        artifact_type=artifact_type,
         subject=manifest.subject.checked(f"{where}: subject").digest if manifest.subject else None,
+        config=config,
         layers=tuple(
             layer.checked(f"{where}: layers[{place}]")
             for place, layer in enumerate(manifest.layers)
         ),
-        annotations=MappingProxyType(manifest.annotations or {}),
+        annotations=annotations,
         raw=raw,
     )
 
@@ -143,16 +154,3 @@ def subject_of(store: Store, descriptor: Descriptor) -> Digest | None:
 def _stored(store: Store, content: Content) -> Descriptor:
     written = store.put(content.data, content.media_type)
     return replace(written, annotations=MappingProxyType({TITLE: content.title}))
-
-
-def _described(store: Store, descriptor: Descriptor) -> Descriptor:
-    """Return a descriptor with the manifest's own type and annotations.
-
-    Those of ``index.json`` are the index's words; a registry lists the manifest's.
-    """
-    if descriptor.media_type not in mediatypes.MANIFESTS:
-        return descriptor
-    found = read(store, descriptor)
-    return replace(
-        descriptor, artifact_type=found.artifact_type, annotations=found.annotations, platform=None
-    )

@@ -75,12 +75,12 @@ def base_image(
     platform: Platform,
     *,
     store: Store,
-    progress: Progress,
     registry: Registry | None = None,
 ) -> Image:
-    """Return a locked base, its layers in the store; what is there already is not fetched.
+    """Return a locked base, without its layers: those are `fetch_base`'s.
 
     Its layers are `Layer` values by digest, its environment and user are there to build on.
+    Once its documents are in the store, no registry is asked.
     """
     kept = _kept(digest, platform, store)
     if kept is not None:
@@ -91,13 +91,27 @@ def base_image(
     image = read_image(source.source(reference.repository), descriptor, platform)
     store.put(raw, descriptor.media_type)
     store.put(image.raw_config, image.config.media_type)
-    descriptors = [layer.descriptor for layer in image.layers]
-    fetch_blobs(descriptors, reference, store, registry=source, progress=progress)
     return image
 
 
+def fetch_base(
+    text: str,
+    layers: Sequence[Layer],
+    *,
+    store: Store,
+    progress: Progress,
+    registry: Registry | None = None,
+) -> None:
+    """Bring layers of a base into the store; what is there already is not fetched."""
+    lacking = [layer.descriptor for layer in layers if not store.has(layer.digest)]
+    if lacking:
+        reference = Reference.parse(text)
+        source = registry or Registry(reference.registry)
+        fetch_blobs(lacking, reference, store, registry=source, progress=progress)
+
+
 def _kept(digest: Digest, platform: Platform, store: Store) -> Image | None:
-    """Return a base that the store has whole, so that an edit needs no registry."""
+    """Return a base whose documents the store has, so that an edit needs no registry."""
     if not store.has(digest):
         return None
     with store.open_blob(digest) as blob:
@@ -105,10 +119,9 @@ def _kept(digest: Digest, platform: Platform, store: Store) -> Image | None:
     stated = decode(raw, _Stated, str(digest)).media_type or OCI_MANIFEST
     descriptor = Descriptor(media_type=stated, digest=digest, size=len(raw))
     try:
-        image = read_image(store, descriptor, platform)
+        return read_image(store, descriptor, platform)
     except BlobMissing:
         return None
-    return image if all(store.has(layer.digest) for layer in image.layers) else None
 
 
 class _Stated(msgspec.Struct, frozen=True, rename="camel"):

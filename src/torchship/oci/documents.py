@@ -24,6 +24,9 @@ MANIFEST_LIMIT = 4 << 20
 CONFIG_LIMIT = 8 << 20
 """Bytes of a config."""
 
+DERIVED_LAYERS = "dev.torchship.layers"
+"""A field of torchship's own in configs: what each layer was derived from (see `assemble`)."""
+
 _Size = Annotated[int, msgspec.Meta(ge=0, le=(1 << 63) - 1)]
 _SchemaVersion = Annotated[int, msgspec.Meta(ge=2, le=2)]
 _MediaType = Annotated[
@@ -133,6 +136,7 @@ class ConfigObject(msgspec.Struct, frozen=True, kw_only=True):
     created: str | None = None
     config: ProcessObject | None = None
     history: list[HistoryObject] | None = None
+    derived_layers: list[str] | None = msgspec.field(name=DERIVED_LAYERS, default=None)
 
 
 def read_manifest(raw: bytes, media_type: str, where: str) -> ManifestObject:

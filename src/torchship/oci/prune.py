@@ -166,10 +166,10 @@ def _remove_tree(path: Path) -> int:
 
 
 def _sweep_files(store: Store) -> None:
-    """Remove the locks that nobody can hold now, and the stamps of blobs that are gone."""
+    """Remove the locks that nobody can hold now, and what is noted of blobs that are gone."""
     with durable.writing(store.home):
         for path in (store.home / "locks").iterdir():
             path.unlink(missing_ok=True)
-        for path in (store.home / "stamps").iterdir():
+        for path in (*(store.home / "stamps").iterdir(), *store.origins):
             if not (store.blobs.folder / path.name).exists():
                 path.unlink(missing_ok=True)

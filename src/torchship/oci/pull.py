@@ -14,6 +14,7 @@ from torchship.oci.parallel import each
 from torchship.oci.reference import Reference
 from torchship.oci.registry import Registry, wrong_blob
 from torchship.oci.store import Store
+from torchship.oci.variant import Choice
 from torchship.platform import Platform
 from torchship.progress import Progress
 
@@ -35,24 +36,27 @@ def pull(
     store: Store,
     *,
     platform: Platform | None,
+    choice: Choice | None = None,
     progress: Progress,
     registry: Registry | None = None,
 ) -> Pulled:
     """Bring an image into the store and name it there as the registry does.
 
-    ``platform`` chooses from an index; None takes all that it holds. An index keeps its raw
-    bytes, and so its digest, even where one of its images is taken. What the store has is
+    ``platform`` chooses from an index, and ``choice`` from the variants that it has for that
+    platform (None: the first); without a platform all that it holds is taken. An index keeps its
+    raw bytes, and so its digest, even where one of its images is taken. What the store has is
     not fetched. Raises `RegistryError`, `ManifestError` or `StoreError`; then the name still
     means what it meant before.
     """
     source = registry or Registry(reference.registry)
     raw, top = source.manifest(reference)
-    manifests = tuple(_images(reference, raw, top, store, source, platform))
+    manifests = tuple(_images(reference, raw, top, store, source, platform, choice))
     store.put(raw, top.media_type)
     blobs = {blob.digest: blob for manifest in manifests for blob in manifest.blobs}
     received = fetch_blobs(
         tuple(blobs.values()), reference, store, registry=source, progress=progress
     )
+    store.origins.add(top.digest, [reference])
     store.tag(reference, top)
     total = sum(blob.size for blob in blobs.values())
     return Pulled(descriptor=top, received=received, skipped=total - received)
@@ -81,6 +85,7 @@ def _images(
     store: Store,
     registry: Registry,
     platform: Platform | None,
+    choice: Choice | None,
     depth: int = 0,
 ) -> Iterator[Manifest]:
     """Yield the manifests of images below a descriptor, and put those of an index away."""
@@ -90,17 +95,17 @@ def _images(
         return
     if depth == _DEPTH:
         raise ManifestError(f"{reference} is an index of indexes, {depth} deep")
-    for child in _wanted(document, platform, reference):
+    for child in _wanted(document, platform, choice, reference):
         below = _child(reference.with_digest(child.digest), child, store, registry)
-        yield from _images(reference, below, child, store, registry, platform, depth + 1)
+        yield from _images(reference, below, child, store, registry, platform, choice, depth + 1)
 
 
 def _wanted(
-    index: Index, platform: Platform | None, reference: Reference
+    index: Index, platform: Platform | None, choice: Choice | None, reference: Reference
 ) -> tuple[Descriptor, ...]:
     if platform is None:
         return index.manifests
-    return (index.matching(platform, str(reference)),)
+    return (index.matching(platform, str(reference), choice),)
 
 
 def _child(reference: Reference, descriptor: Descriptor, store: Store, registry: Registry) -> bytes:

@@ -99,10 +99,11 @@ class Registry:
         if running.hexdigest() != descriptor.digest.hex:
             raise wrong_blob(self.host, repository, descriptor)
 
-    def pieces(self, repository: str, descriptor: Descriptor) -> Iterator[bytes]:
-        """Yield a blob as `blob` does, exactly its size, for a caller who verifies the digest."""
+    def pieces(self, repository: str, descriptor: Descriptor, offset: int = 0) -> Iterator[bytes]:
+        """Yield a blob from ``offset`` to its stated size, for a caller who verifies the digest."""
         path = f"/v2/{repository}/blobs/{descriptor.digest}"
-        offset = 0
+        if offset and offset == descriptor.size:
+            return
         tries = self.session.tries()
         while True:
             try:
@@ -126,6 +127,14 @@ class Registry:
         """Ask whether a blob is in the repository already."""
         path = f"/v2/{repository}/blobs/{descriptor.digest}"
         answer = self.session.ask("HEAD", path, self.scopes(repository), expect={200, 404})
+        return answer.status == 200
+
+    def has_manifest(self, repository: str, digest: Digest) -> bool:
+        """Ask whether a manifest is in the repository."""
+        path = f"/v2/{repository}/manifests/{digest}"
+        accept = {"Accept": ", ".join(ACCEPTED)}
+        scopes = self.scopes(repository)
+        answer = self.session.ask("HEAD", path, scopes, expect={200, 404}, headers=accept)
         return answer.status == 200
 
     def mount(self, repository: str, descriptor: Descriptor, *, origin: str) -> bool:
@@ -261,6 +270,10 @@ class Published:
 
     registry: Registry
     repository: str
+
+    def has(self, digest: Digest) -> bool:
+        """Tell whether a manifest is there: an index may name some that are not."""
+        return self.registry.has_manifest(self.repository, digest)
 
     def read(self, descriptor: Descriptor, limit: int) -> bytes:
         """Return a manifest, index or config, of the stated digest and size."""

@@ -10,7 +10,7 @@ from dataclasses import replace
 from torchship import canonical
 from torchship.digest import Descriptor
 from torchship.errors import ManifestError
-from torchship.oci import mediatypes
+from torchship.oci import mediatypes, variant
 from torchship.oci.documents import MANIFEST_LIMIT, read_index, read_manifest
 from torchship.oci.store import Store
 
@@ -18,7 +18,8 @@ from torchship.oci.store import Store
 def as_docker(store: Store, descriptor: Descriptor) -> Descriptor:
     """Write a manifest or index of OCI in Docker's media types; return the new descriptor.
 
-    Annotations are left out: schema 2 has no place for them. Raises `ManifestError` for what is
+    Annotations are left out: schema 2 has no place for them. Only a variant's name stays beside
+    its manifest, as Docker's own tools read descriptors. Raises `ManifestError` for what is
     neither.
     """
     if descriptor.media_type in (mediatypes.DOCKER_MANIFEST, mediatypes.DOCKER_INDEX):
@@ -43,7 +44,10 @@ def as_docker(store: Store, descriptor: Descriptor) -> Descriptor:
     media_type = mediatypes.TO_DOCKER[descriptor.media_type]
     document |= {"schemaVersion": 2, "mediaType": media_type}
     written = store.put(canonical.encode(document), media_type)
-    return replace(written, platform=descriptor.platform)
+    store.origins.add(written.digest, store.origins.get(descriptor.digest))
+    name = variant.noted(descriptor)
+    noted = {variant.VARIANT: name} if name else {}
+    return replace(written, platform=descriptor.platform, annotations=noted)
 
 
 def _plain(descriptor: Descriptor) -> Descriptor:

@@ -62,6 +62,14 @@ def _mounted(
     return False
 
 
+class _SourceFailed(Exception):
+    """The bytes to send could not be had; ``fault`` says why."""
+
+    def __init__(self, fault: RegistryError) -> None:
+        super().__init__(fault.message)
+        self.fault = fault
+
+
 @dataclass(slots=True, kw_only=True)
 class Upload:
     """One blob on its way. What the registry has of it is asked for after every failure."""
@@ -101,6 +109,8 @@ class Upload:
                     self._furthest = self._offset
                     tries.progressed()
                 tries.failed(fault)
+            except _SourceFailed as failed:
+                raise failed.fault from None
         self._tell(self.descriptor.size)
 
     def _begin(self) -> None:
@@ -176,7 +186,7 @@ class Upload:
 
     def _bytes(self, amount: int) -> Iterator[bytes]:
         place, end = self._offset, self._offset + amount
-        for piece in self.source(place):
+        for piece in self._given(place):
             sent = piece[: end - place]
             if sent:
                 yield sent
@@ -189,6 +199,13 @@ class Upload:
             f"not after {self.descriptor.size}",
             hint="build or pull the image again",
         )
+
+    def _given(self, place: int) -> Iterator[bytes]:
+        try:
+            yield from self.source(place)
+        except RegistryError as fault:
+            # The blob may come from another registry, whose faults say nothing about this one.
+            raise _SourceFailed(fault) from fault
 
     def _take_state(self, answer: Answer, *, otherwise: int) -> None:
         if answer.headers.get("Location"):
