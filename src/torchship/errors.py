@@ -18,6 +18,7 @@ Each message is one clear sentence with the path to the fault; `hint` says what 
     ├── HostileInput            a file from outside breaks the rules of its format
     │   ├── WheelError          a wheel that lies about its members
     │   ├── PackageError        a .deb that is not one
+    │   ├── RecordError         a run record that is none, or contradicts itself           (exit 4)
     │   ├── LayerError          a layer that would unpack outside its folder, or is damaged
     │   └── ManifestError       a manifest, config, index or image archive that is not one
     ├── PlanError               the layers do not fit into an image
@@ -114,6 +115,12 @@ class WheelError(HostileInput):
 
 class PackageError(HostileInput):
     """A Debian package breaks the rules of its format."""
+
+
+class RecordError(HostileInput):
+    """A run record breaks the rules of its format, or contradicts itself: it is never judged."""
+
+    exit_code = 4
 
 
 class LayerError(HostileInput):

@@ -5,16 +5,14 @@ Each reads as a sentence: qualify what the user has, derive what is missing, pub
 
 from __future__ import annotations
 
-import time
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from torchship.digest import Descriptor, Digest
-from torchship.errors import EngineError, LockError, MetricsError
+from torchship.errors import BlobMissing, EngineError, LockError
 from torchship.platform import Platform
 from torchship.progress import Progress
 from torchship.project import lock as lockfile
@@ -253,35 +251,34 @@ def run(
     Raises `MetricsError` after a successful run whose metrics are not what was declared; its
     record is there, without them. Of a run that failed, its exit status is the answer.
     """
-    from torchship.runs import metrics as measured
-    from torchship.runs import record
+    from torchship.project.seeds import unseeded
+    from torchship.runs.execution import declared, execute, of_one_run
+    from torchship.runs.statement import encode
 
-    declared = measured.declared(image.labels)
-    began, clock = datetime.now(UTC), time.monotonic()
-    status = engine.run(request)
-    seconds = time.monotonic() - clock
-    found: Mapping[str, float] = {}
-    fault: MetricsError | None = None
-    try:
-        found = measured.collect(declared, output=directory.output, log=directory.log)
-    except MetricsError as error:
-        fault = error
-    directory.record.write_bytes(
-        record.statement(
-            name=name,
-            image=image.descriptor,
-            platform=str(image.platform),
-            run=record.Run(
-                started=began,
-                seconds=seconds,
-                status=status,
-                engine=engine.name,
-                command=request.command or image.command,
-                metrics=found,
-                outputs=record.outputs(directory.output),
-            ),
-        )
+    stated = declared(image)
+    command, seed = unseeded(
+        request.command or image.command, {**image.environment, **request.environment}, stated.seed
     )
-    if fault is not None and status == 0:
-        raise fault
-    return Outcome(status=status, seconds=seconds, metrics=found)
+    done = execute(
+        request,
+        engine,
+        metrics_of=stated.metrics,
+        output=directory.output,
+        log=directory.log,
+        seed=seed,
+    )
+    record = of_one_run(
+        done,
+        image=image,
+        name=name,
+        index=index,
+        engine=engine.name,
+        command=command,
+        seed=stated.seed,
+        network=request.network,
+    )
+    directory.record.write_bytes(encode(record))
+    if done.fault is not None and done.run.status == 0:
+        raise done.fault
+    return Outcome(status=done.run.status, seconds=done.run.seconds, metrics=done.run.metrics)
+    index: Digest | None = None,

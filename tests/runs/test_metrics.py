@@ -20,7 +20,7 @@ def run(tmp_path):
 
 def found(run, *metrics):
     """Collect from that run."""
-    return collect(metrics, output=run / "output", log=run / "log")
+    return collect(metrics, output=run / "output", log=run / "log").values
 
 
 def test_every_number_of_metrics_json_is_a_metric(run):

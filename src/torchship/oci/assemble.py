@@ -18,7 +18,7 @@ from torchship.layers import layout
 from torchship.layers.layer import Layer
 from torchship.oci import cuda, mediatypes
 from torchship.platform import Platform
-from torchship.project.project import Project
+from torchship.project.project import Metric, Project
 
 UNPACKED_SIZE = "dev.torchship.layer.unpacked-size"
 """Annotation of a layer: its bytes when unpacked, as a decimal number."""
@@ -28,6 +28,12 @@ METRICS = "dev.torchship.metrics"
 
 MOST_LAYERS = 127
 """Docker's overlay2 driver mounts no more."""
+SEED = "dev.torchship.seed"
+"""Label: how a seed reaches the program, such as ``--seed {seed}``."""
+
+DATA = "dev.torchship.data"
+"""Label: the data files of the image, as JSON: absolute path -> sha256 digest."""
+
 
 _ENVIRONMENT = {
     "PATH": layout.PATH,
@@ -125,7 +131,8 @@ def _described(layer: Layer) -> Descriptor:
 
 
 def _labels(project: Project, layers: Sequence[Layer], created: str) -> dict[str, str]:
-    metrics = {metric.name: asdict(metric) for metric in project.metrics}
+    metrics = {metric.name: _stated(metric) for metric in project.metrics}
+    data = {file.path: str(file.digest) for file in project.data}
     version = cuda.of_layers(layers)
     return {
         # Manifests may lose their annotations on the way (Docker writes its own): labels stay
@@ -149,3 +156,9 @@ def _created(environment: Mapping[str, str]) -> str:
             hint="unset it, or set it to such a number: `date +%s` prints one",
         ) from None
     return moment.strftime("%Y-%m-%dT%H:%M:%SZ")
+        **({SEED: project.seed} if project.seed else {}),
+        **({DATA: canonical.encode(data).decode()} if data else {}),
+def _stated(metric: Metric) -> dict[str, object]:
+    return {key: value for key, value in asdict(metric).items() if value is not None}
+
+

@@ -28,6 +28,7 @@ bytecode = "imported"                 # which modules come compiled: "imported",
 # path = "/data/train.gz"
 # sha256 = "..."
 # urls = ["https://..."]
+# seed = "--seed {seed}"              # how `torchship record` gives each run its seed
 
 # Where a result is found, and which way is better: what a reproduction is judged by.
 # [tool.torchship.metrics.test_accuracy]

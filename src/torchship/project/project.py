@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from types import MappingProxyType
+from typing import Literal
 
 from torchship.digest import Digest
 from torchship.errors import ProjectError, UsageError
@@ -42,13 +43,18 @@ class DataFile:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Metric:
-    """Where a metric is found: a key of a JSON file of the output, or a pattern on stdout."""
+    """Where a metric is found: a key of a JSON file of the output, or a pattern on stdout.
+
+    ``tolerance`` is how far a reproduction may be off, where the author says so; ``examples``
+    how many an accuracy is a fraction of.
+    """
 
     name: str
     file: str | None = "metrics.json"
     pattern: str | None = None
-    better: str = "higher"
+    better: Literal["higher", "lower"] = "higher"
     tolerance: float | None = None
+    examples: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,6 +83,7 @@ class Project:
     allow: tuple[str, ...] = ()
     data: tuple[DataFile, ...] = ()
     metrics: tuple[Metric, ...] = ()
+    seed: str | None = None
 
     @property
     def variants(self) -> tuple[str, ...]:

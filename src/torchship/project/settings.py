@@ -14,7 +14,7 @@ import msgspec
 from torchship.digest import Digest
 from torchship.errors import InvalidDigest, UsageError
 from torchship.platform import Platform
-from torchship.project import builds, tables
+from torchship.project import builds, seeds, tables
 from torchship.project import project as projects
 from torchship.project.project import DataFile, Metric, Project
 
@@ -62,6 +62,7 @@ class _Metric(tables.Table):
     pattern: str | None = None
     better: Literal["higher", "lower"] = "higher"
     tolerance: float | None = None
+    examples: int | None = None
 
 
 class _Settings(tables.Table):
@@ -80,6 +81,7 @@ class _Settings(tables.Table):
     allow: tuple[str, ...] = ()
     data: tuple[_Data, ...] = ()
     metrics: dict[str, _Metric] = msgspec.field(default_factory=dict)
+    seed: str | None = None
 
 
 def read(table: Mapping[str, object], *, root: Path, name: str, has_deps: bool) -> Project:
@@ -147,6 +149,7 @@ class _Reader:
             allow=found.allow,
             data=self._data(found.data),
             metrics=tuple(self._metric(key, value) for key, value in found.metrics.items()),
+            seed=found.seed,
         )
 
     def _note(self, key: str, fault: str) -> None:
@@ -164,6 +167,8 @@ class _Reader:
         for i, package in enumerate(found.packages):
             if not _PACKAGE.fullmatch(package):
                 self._note(f"packages[{i}]", f"{package!r} is not the name of a Debian package")
+        if found.seed is not None and (fault := seeds.fault(found.seed)):
+            self._note("seed", fault)
         for name, value in found.environment.items():
             if not _VARIABLE.fullmatch(name):
                 self._note(f"environment.{name}", "is not a variable's name")
@@ -283,10 +288,13 @@ class _Reader:
                     )
         if item.tolerance is not None and not 0 <= item.tolerance < float("inf"):
             self._note(f"{at}.tolerance", "is not a number of zero or more")
+        if item.examples is not None and item.examples < 1:
+            self._note(f"{at}.examples", "is not a number of one or more")
         return Metric(
             name=name,
             file=None if item.pattern is not None else item.file or "metrics.json",
             pattern=item.pattern,
             better=item.better,
             tolerance=item.tolerance,
+            examples=item.examples,
         )

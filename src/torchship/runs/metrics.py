@@ -6,6 +6,7 @@ import json
 import math
 import re
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
 import msgspec
@@ -14,29 +15,58 @@ from torchship.errors import ManifestError, MetricsError
 from torchship.oci.assemble import METRICS
 from torchship.project.project import Metric
 
+LONGEST_NAME = 200
+"""Characters of a metric's name."""
+
 LARGEST = 1 << 20
 """A metrics file is a flat object of numbers: more bytes than this are something else."""
+
+_GREATEST = 1e150
+"""Greater numbers have no spread: their squares are no floats. They have diverged."""
 
 _FORM = 'the program is to write an object of numbers there, such as {"test_accuracy": 0.99}'
 
 
-def collect(metrics: Iterable[Metric], *, output: Path, log: Path) -> Mapping[str, float]:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Measured:
+    """What a run measured. ``diverged`` came out as NaN or infinite: nothing compares with that.
+
+    ``examples`` are the denominators of metrics that were printed as fractions.
+    """
+
+    values: Mapping[str, float]
+    diverged: tuple[str, ...] = ()
+    examples: Mapping[str, int] = field(default_factory=dict)
+
+
+NOTHING = Measured(values={})
+"""What a run measured whose metrics could not be read."""
+
+
+def collect(metrics: Iterable[Metric], *, output: Path, log: Path) -> Measured:
     """Find every declared metric, and every number of ``metrics.json`` besides.
 
     A metric that the run did not give is left out: whether that matters is the verdict's to
     say. Raises `MetricsError` where a file or a match is not what was declared.
     """
     found = dict(_numbers(output / "metrics.json"))
+    examples: dict[str, int] = {}
     for metric in metrics:
         if metric.pattern is not None:
-            value = _matched(metric, log)
+            value, total = _matched(metric, log)
+            if total is not None:
+                examples[metric.name] = total
         else:
             file = output / (metric.file or "metrics.json")
             inside = file.resolve().is_relative_to(output.resolve())  # folders may be links too
             value = _numbers(file).get(metric.name) if inside else None
         if value is not None:
             found[metric.name] = value
-    return dict(sorted(found.items()))
+    return Measured(
+        values={name: found[name] for name in sorted(found) if _is_finite(found[name])},
+        diverged=tuple(name for name in sorted(found) if not _is_finite(found[name])),
+        examples=examples,
+    )
 
 
 def declared(labels: Mapping[str, str]) -> tuple[Metric, ...]:
@@ -54,6 +84,8 @@ def declared(labels: Mapping[str, str]) -> tuple[Metric, ...]:
     except (msgspec.MsgspecError, re.error, RecursionError) as error:
         raise ManifestError(f"the image's label {METRICS} declares no metrics: {error}") from None
     for metric in found:
+        if not 0 <= (metric.tolerance or 0) < math.inf or (metric.examples or 1) < 1:
+            raise ManifestError(f"the image's label {METRICS} declares a faulty metric")
         file = PurePosixPath(metric.file or "")
         if file.is_absolute() or ".." in file.parts or "\0" in str(file):
             raise ManifestError(f"the image's label {METRICS} names a file outside the output")
@@ -75,21 +107,31 @@ def _numbers(path: Path) -> Mapping[str, float]:
     if not isinstance(document, dict):
         raise MetricsError(f"{path} is not a flat object of numbers", hint=_FORM)
     return {
-        name: float(value)
+        name: _float(value)
         for name, value in document.items()
         if isinstance(value, int | float)
         and not isinstance(value, bool)
-        and abs(value) < 1e308
-        and math.isfinite(value)
         and name.isprintable()  # it is shown on a terminal, and stands in the record
+        and 0 < len(name) <= LONGEST_NAME
     }
 
 
-def _matched(metric: Metric, log: Path) -> float | None:
-    r"""Return the last match: programs print a metric once an epoch, the last one counts.
+def _float(value: float) -> float:
+    try:
+        return float(value)
+    except OverflowError:  # a whole number of more digits than a float can count
+        return math.inf
 
-    One group gives the number, two give a fraction: ``Accuracy: (\d+)/(\d+)``. A loss that has
-    become NaN or infinite is no metric: nothing can be compared with it.
+
+def _is_finite(value: float) -> bool:
+    return abs(value) < _GREATEST  # false for NaN
+
+
+def _matched(metric: Metric, log: Path) -> tuple[float | None, int | None]:
+    r"""Return the last match, and the denominator of one that is a fraction.
+
+    Programs print a metric once an epoch, the last one counts. One group gives the number, two
+    give a fraction: ``Accuracy: (\d+)/(\d+)``.
     """
     pattern = re.compile(metric.pattern or "")
     last: tuple[str, ...] | None = None
@@ -98,13 +140,14 @@ def _matched(metric: Metric, log: Path) -> float | None:
             for match in pattern.finditer(line):
                 last = match.groups()
     if not last:
-        return None
+        return None, None
     try:
         numbers = [float(group) for group in last if group is not None]
-        value = numbers[0] if len(numbers) == 1 else numbers[0] / numbers[1]
-    except (ValueError, IndexError, ZeroDivisionError):
+        if len(numbers) == 1:
+            return numbers[0], None
+        return numbers[0] / numbers[1], int(numbers[1]) if numbers[1].is_integer() else None
+    except (ValueError, IndexError, ZeroDivisionError, OverflowError):
         raise MetricsError(
             f"metrics.{metric.name}: {metric.pattern!r} matched {last!r}, which is no number",
             hint="put one group around the number, or two around a fraction's parts",
         ) from None
-    return value if math.isfinite(value) else None

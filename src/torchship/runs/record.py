@@ -1,78 +1,201 @@
-"""The record of a run: an in-toto Statement about the image that ran.
+"""A record: what the runs of an image were and gave. `runs.statement` writes and reads it.
 
-Source: in-toto Attestation Framework, Statement v1 (spec/v1/statement.md).
+Everything in a record that came from elsewhere was checked as to its form, and is still a
+stranger's text: whoever shows it escapes it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from datetime import UTC, datetime
-from pathlib import Path
+from dataclasses import dataclass, field
+from datetime import datetime
+from types import MappingProxyType
+from typing import Annotated, Literal
 
-from torchship import __version__, canonical
-from torchship.digest import Descriptor, Digest
+from torchship.digest import Digest
 
-STATEMENT = "https://in-toto.io/Statement/v1"
-PREDICATE = "urn:torchship:run-record:v1"
+Exact = Annotated[float, "exact"]
+"""A finite float that stands in JSON with its hexadecimal form, which loses nothing."""
+
+EMPTY: Mapping[str, str] = MappingProxyType({})
+"""No variables, no parameters, no packages."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Curve:
+    """What a run logged step by step. ``steps`` are in the order in which they were logged.
+
+    ``source`` is a file of the output, or ``stdout``. Of a long log every ``every``-th step is
+    kept, and the last one.
+    """
+
+    source: str
+    steps: tuple[Mapping[str, float], ...]
+    every: int = 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Run:
-    """One execution. ``seconds`` is wall-clock time; ``status`` the program's exit status."""
+    """One execution. ``seconds`` is wall-clock time; ``status`` the program's exit status.
+
+    ``seed`` is None where the program was given none. ``diverged`` names the metrics that came
+    out as NaN or infinite. ``outputs`` are digests of the files' bytes; ``tensors`` those of
+    the contents of files that hold tensors: two ``.pt`` files may differ, and their tensors not.
+    """
 
     started: datetime
     seconds: float
     status: int
-    engine: str
-    command: tuple[str, ...]
-    metrics: Mapping[str, float]
-    outputs: Mapping[str, Digest]
+    seed: int | None = None
+    metrics: Mapping[str, Exact] = field(default_factory=dict)
+    diverged: tuple[str, ...] = ()
+    outputs: Mapping[str, Digest] = field(default_factory=dict)
+    tensors: Mapping[str, Digest] = field(default_factory=dict)
+    curve: Curve | None = None
 
 
-def outputs(folder: Path) -> Mapping[str, Digest]:
-    """Hash every regular file below an output directory; links are not followed."""
-    return {
-        path.relative_to(folder).as_posix(): Digest.of_file(path)
-        for path in sorted(folder.rglob("*"))
-        if path.is_file() and not path.is_symlink()
-    }
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Claim:
+    """One metric over all the runs: what a reproduction is judged by.
 
-
-def statement(*, name: str, image: Descriptor, platform: str, run: Run) -> bytes:
-    r"""Encode the statement whose subject is the image, with one run.
-
-    Metrics stand as a decimal and as a hexadecimal float, which loses nothing. Bytes of file
-    names and arguments that are not UTF-8, which JSON has no words for, stand as ``\udcff``.
+    ``spread`` is the sample standard deviation of ``n`` runs, None where fewer than two tell.
+    ``tolerance`` is how far a reproduction's mean may be off; it was ``declared`` by the author,
+    or follows from the spread of the ``runs``; None where neither gives one. ``examples`` is
+    the number that an accuracy is a fraction of.
     """
-    return canonical.encode(
-        {
-            "_type": STATEMENT,
-            "subject": [{"name": name, "digest": {"sha256": image.digest.hex}}],
-            "predicateType": PREDICATE,
-            "predicate": {
-                "torchship": __version__,
-                "platform": platform,
-                "command": [_text(word) for word in run.command],
-                "engine": run.engine,
-                "runs": [
-                    {
-                        "started": f"{run.started.astimezone(UTC):%Y-%m-%dT%H:%M:%SZ}",
-                        "seconds": round(run.seconds, 3),
-                        "status": run.status,
-                        "metrics": {
-                            key: {"value": value, "hex": value.hex()}
-                            for key, value in run.metrics.items()
-                        },
-                        "outputs": {
-                            _text(path): str(digest) for path, digest in run.outputs.items()
-                        },
-                    }
-                ],
-            },
-        }
-    )
+
+    name: str
+    n: int
+    mean: Exact
+    spread: Exact | None = None
+    better: Literal["higher", "lower"] | None = None
+    tolerance: Exact | None = None
+    tolerance_from: Literal["declared", "runs"] | None = None
+    examples: int | None = None
 
 
-def _text(name: str) -> str:
-    return name.encode("utf-8", "backslashreplace").decode("utf-8")
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ImageUsed:
+    """The image that ran. ``manifest`` is its platform's, ``index`` the one it was found in."""
+
+    name: str
+    platform: str
+    manifest: Digest
+    index: Digest | None = None
+    base: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Source:
+    """The project's own code. ``tree`` is the diff_id of its layer in the image.
+
+    ``commit`` is git's, where the record was made from a checkout; ``dirty`` tells that files
+    of it were changed.
+    """
+
+    tree: Digest | None = None
+    commit: str | None = None
+    dirty: bool | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DataUsed:
+    """A data file, as it was found in the container before and after the runs."""
+
+    name: str
+    digest: Digest
+    size: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Repeat:
+    """A seed that was run twice. ``differs`` names the metrics and outputs that came out other."""
+
+    seed: int | None
+    identical: bool
+    differs: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Determinism:
+    """What is known to decide whether a run gives the same bits again.
+
+    ``environment`` holds the variables of an allow list; ``threads`` are torch's own;
+    ``workers`` are those that the command names for loading data.
+    """
+
+    profile: Literal["default", "strict"] = "default"
+    environment: Mapping[str, str] = field(default_factory=lambda: EMPTY)
+    threads: int | None = None
+    interop_threads: int | None = None
+    workers: int | None = None
+    repeat: Repeat | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Gpu:
+    """One GPU that the program could use. ``memory`` is in bytes."""
+
+    name: str
+    capability: str | None = None
+    memory: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Hardware:
+    """The machine, as seen from inside the container. ``memory`` is in bytes.
+
+    ``instruction_set`` is the level that torch chose, such as ``AVX512``; ``flags`` are the
+    processor's own, of those that decide which code runs.
+    """
+
+    machine: str
+    cpu: str | None = None
+    vendor: str | None = None
+    processors: int | None = None
+    memory: int | None = None
+    instruction_set: str | None = None
+    flags: tuple[str, ...] = ()
+    gpus: tuple[Gpu, ...] = ()
+    driver: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Software:
+    """What ran, as seen from inside the container. ``torch_build`` is how torch was compiled."""
+
+    python: str
+    kernel: str | None = None
+    libc: str | None = None
+    torch: str | None = None
+    torch_build: str | None = None
+    cuda: str | None = None
+    cudnn: str | None = None
+    numpy: str | None = None
+    packages: Mapping[str, str] = field(default_factory=lambda: EMPTY)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Record:
+    """What n runs of one image were and gave.
+
+    ``command`` and ``parameters`` are without the seed; ``seed`` is how it is given to the
+    program, such as ``--seed {seed}``. ``claims`` follow from ``runs``: `runs.statement` reads
+    no record in which they do not. ``hardware`` and ``software`` are None where nobody looked.
+    """
+
+    image: ImageUsed
+    command: tuple[str, ...]
+    runs: tuple[Run, ...]
+    recorded: datetime
+    torchship: str
+    engine: str
+    seed: str | None = None
+    parameters: Mapping[str, str] = field(default_factory=lambda: EMPTY)
+    network: bool = False
+    source: Source | None = None
+    data: tuple[DataUsed, ...] = ()
+    determinism: Determinism = field(default_factory=Determinism)
+    hardware: Hardware | None = None
+    software: Software | None = None
+    claims: tuple[Claim, ...] = ()

@@ -1,0 +1,110 @@
+"""What a run logged step by step: ``metrics.jsonl`` of its output, or labelled numbers on stdout.
+
+Programs and what they write are strangers': lines that say nothing clear are passed over, long
+ones are cut, and no more is kept than a record can carry.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from torchship.runs.record import Curve
+
+MOST_STEPS = 2000
+"""Steps of one run in a record; of a longer log every second, third, ... is kept."""
+
+FILE = "metrics.jsonl"
+STDOUT = "stdout"
+LINE = "line"
+"""What a step of stdout is counted by."""
+
+_MOST_NAMES = 20
+_LONGEST_LINE = 1 << 16
+_STEPS = ("step", "global_step", "iteration", "iter", "batch", "epoch", LINE)
+_TIMES = re.compile(r"time|second|elapsed|duration|\bsec\b|speed|/s\b|\beta\b|throughput", re.I)
+
+# A label, a colon, an equals sign or nothing but blanks, a number: `Train Epoch: 1`, `lr=0.5`
+_LABELLED = re.compile(
+    r"(?P<label>[A-Za-z][A-Za-z0-9_ ./-]{0,40}?)\s*[:=]\s*"
+    r"(?P<number>[-+]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][-+]?\d+)?)(?![\w.:])"
+)
+
+
+def read(*, output: Path, log: Path) -> Curve | None:
+    """Return what was logged; None where nothing was. Names that tell times are left out."""
+    file = output / FILE
+    if file.is_file() and not file.is_symlink():
+        found = _kept(_objects(file), FILE)
+        if found is not None:
+            return found
+    return _kept(_lines(log), STDOUT) if log.is_file() else None
+
+
+def step_name(curve: Curve) -> str | None:
+    """Return the name that counts a curve's steps, such as ``epoch``; None: their order does."""
+    first = curve.steps[0] if curve.steps else {}
+    return next((name for name in _STEPS if name in first), None)
+
+
+def _kept(steps: Iterator[Mapping[str, float]], source: str) -> Curve | None:
+    """Keep every ``every``-th step and the last, doubling ``every`` whenever there are too many.
+
+    So two logs of one length keep the same steps, whatever is in them.
+    """
+    kept: list[Mapping[str, float]] = []
+    every, count, last = 1, 0, None
+    for step in steps:
+        if count % every == 0:
+            kept.append(step)
+            if len(kept) > MOST_STEPS:
+                kept, every = kept[::2], every * 2
+        last, count = step, count + 1
+    if last is None:
+        return None
+    if (count - 1) % every:
+        kept.append(last)
+    return Curve(source=source, steps=tuple(kept), every=every)
+
+
+def _objects(file: Path) -> Iterator[Mapping[str, float]]:
+    for line in _text_lines(file):
+        try:
+            document = json.loads(line)
+        except (ValueError, RecursionError):
+            continue
+        if isinstance(document, dict):
+            numbers = {
+                name: float(value)
+                for name, value in document.items()
+                if isinstance(value, int | float)
+                and not isinstance(value, bool)
+                and abs(value) < 1e300
+                and _is_kept(name)
+            }
+            if numbers:
+                yield dict(list(numbers.items())[:_MOST_NAMES])
+
+
+def _lines(log: Path) -> Iterator[Mapping[str, float]]:
+    for place, line in enumerate(_text_lines(log), start=1):
+        numbers = {
+            match["label"].strip(): float(match["number"])
+            for match in _LABELLED.finditer(line)
+            if _is_kept(match["label"].strip()) and math.isfinite(float(match["number"]))
+        }
+        if numbers:
+            yield {LINE: float(place), **dict(list(numbers.items())[:_MOST_NAMES])}
+
+
+def _is_kept(name: str) -> bool:
+    return 0 < len(name) <= 100 and name.isprintable() and not _TIMES.search(name)
+
+
+def _text_lines(file: Path) -> Iterator[str]:
+    with file.open("rb") as stream:
+        while line := stream.readline(_LONGEST_LINE):
+            yield line.decode("utf-8", "replace")
