@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from torchship.digest import Digest
-from torchship.errors import DataUnavailable, FetchError, LockError, MovedOn
+from torchship.errors import DataUnavailable, FetchError, LockError, MovedOn, UsageError
 from torchship.platform import Platform
 from torchship.progress import SILENT
 from torchship.project import apt
@@ -127,6 +127,30 @@ def test_a_snapshot_archive_without_the_time_is_mentioned(
     monkeypatch.setenv("TORCHSHIP_DEBIAN_SNAPSHOT", serve_folder(tmp_path / "snapshot"))
     with pytest.raises(MovedOn, match="TORCHSHIP_DEBIAN_SNAPSHOT"):
         get(tmp_path, aged)
+
+
+def test_a_snapshot_archive_that_fails_is_mentioned(
+    aged: Lock, tmp_path: Path, monkeypatch
+) -> None:
+    """An archive that does not answer has not said that it lacks the package."""
+    monkeypatch.setenv("TORCHSHIP_DEBIAN_SNAPSHOT", "http://127.0.0.1:9")
+    with pytest.raises(MovedOn, match=r"SNAPSHOT names fails \(no connection\)"):
+        get(tmp_path, aged)
+
+
+def test_a_mirror_that_is_none_has_not_moved_on(
+    aged: Lock, serve_folder, tmp_path: Path, monkeypatch
+) -> None:
+    """A setting that names no folder, or a server without any packages, is what has to change."""
+    monkeypatch.setenv("TORCHSHIP_DEBIAN_MIRROR", str(tmp_path / "nowhere"))
+    with pytest.raises(UsageError, match=r"MIRROR names .*/nowhere, which is not a folder"):
+        get(tmp_path, aged)
+    (tmp_path / "empty").mkdir()
+    address = serve_folder(tmp_path / "empty")
+    monkeypatch.setenv("TORCHSHIP_DEBIAN_MIRROR", f"{address}/debian")
+    with pytest.raises(UsageError, match=f"{address}/debian, which has neither") as caught:
+        get(tmp_path, aged)
+    assert "dists/ and pool/" in (caught.value.hint or "")
 
 
 def test_a_mirror_that_does_not_answer_has_not_moved_on(

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from torchship.errors import ResolveError
-from torchship.project.sources import Entry, machine, roots
+from torchship.errors import ResolveError, UsageError
+from torchship.project.sources import Entry, machine, roots, snapshot
 
 
 def entries(tmp_path: Path, **files: str) -> tuple[Entry, ...]:
@@ -84,14 +84,31 @@ def test_a_list_of_mirrors_is_read(tmp_path: Path) -> None:
     )
 
 
-@pytest.mark.parametrize("text", ["ftp://x/debian", "relative/path", "mirror.invalid"])
-def test_a_mirror_must_be_an_address_or_a_path(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("ftp://x/debian", "relative/path", "mirror.invalid", "https://", "http://host:port/"),
+        *("/nowhere/debian", "file:///nowhere/debian", __file__),
+    ],
+)
+@pytest.mark.parametrize("variable", ["TORCHSHIP_DEBIAN_MIRROR", "TORCHSHIP_DEBIAN_SNAPSHOT"])
+def test_a_mirror_must_be_an_address_or_a_folder(
+    monkeypatch: pytest.MonkeyPatch, text: str, variable: str
 ) -> None:
-    """TORCHSHIP_DEBIAN_MIRROR holds roots, or an error says so."""
-    monkeypatch.setenv("TORCHSHIP_DEBIAN_MIRROR", text)
-    with pytest.raises(ResolveError, match="no mirror's root"):
+    """The variables hold roots that can be asked, or an error names the one that does not."""
+    monkeypatch.setenv(variable, text)
+    with pytest.raises(UsageError, match=variable):
         roots("bookworm")
+        snapshot()
+
+
+def test_folders_are_roots(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A path becomes an address, whatever characters it has; a last slash does not count."""
+    (tmp_path / "a b").mkdir()
+    monkeypatch.setenv("TORCHSHIP_DEBIAN_SNAPSHOT", f"{tmp_path}/a b/")
+    assert snapshot() == (tmp_path / "a b").as_uri()
+    monkeypatch.setenv("TORCHSHIP_DEBIAN_MIRROR", f"{tmp_path}/ http://me:pw@one.invalid/debian/")
+    assert roots("bookworm") == (tmp_path.as_uri(), "http://me:pw@one.invalid/debian")
 
 
 @pytest.mark.parametrize("suite", ["", "Bookworm", "a b", "../x", "a\nb"])

@@ -138,6 +138,14 @@ def newest(
     return {paragraph["Package"]: paragraph["Version"] for paragraph in found}
 
 
+def serves(suite: str, roots: tuple[str, ...]) -> bool:
+    """Tell whether any of the user's own mirrors has package lists of a suite.
+
+    Raises `ResolveError` where one does not answer.
+    """
+    return any(_served(entry) for entry in chosen(suite, roots) if entry.suite == suite)
+
+
 def python_version(pins: Iterable[PackagePin]) -> str:
     """Return the full version of the Python among the pins: ``3.11.2``.
 

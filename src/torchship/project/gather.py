@@ -2,14 +2,10 @@
 
 Sources are looked up only for files that are not here yet: wheels on the user's indexes,
 Debian packages on the machine's mirrors, data at the project's addresses.
-
-``TORCHSHIP_DEBIAN_SNAPSHOT`` names an archive that keeps what mirrors drop, by the address
-below which it has ``archive/debian/<time>/<pool path>``: the time is the lock's.
 """
 
 from __future__ import annotations
 
-import os
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC
@@ -17,15 +13,21 @@ from pathlib import Path
 from urllib.parse import quote
 
 from torchship.digest import Digest
-from torchship.errors import DataUnavailable, FetchError, LockError, MovedOn, ResolveError
+from torchship.errors import (
+    DataUnavailable,
+    FetchError,
+    LockError,
+    MovedOn,
+    ResolveError,
+    UsageError,
+)
 from torchship.platform import Platform
 from torchship.progress import Progress
+from torchship.project.address import shown
 from torchship.project.fetch import Failure, Wanted, attempt, local, told
 from torchship.project.lock import DataPin, Lock, PackagePin, PlatformLock, WheelPin
 from torchship.project.mirrors import Mirrors
 from torchship.project.project import Project
-
-SNAPSHOT = "TORCHSHIP_DEBIAN_SNAPSHOT"
 
 Pin = WheelPin | PackagePin | DataPin
 
@@ -46,7 +48,8 @@ def gather(
     is kept, so that the next call continues there.
 
     Raises `LockError` for a digest that is no pin, `MovedOn` where Debian packages have been
-    replaced, `DataUnavailable` where only data files are missing, `FetchError` otherwise.
+    replaced, `DataUnavailable` where only data files are missing, `FetchError` otherwise;
+    `UsageError` where a setting names a mirror that is none.
     """
     pinned = lock.platform(platform)
     pins = _pins(wanted, lock.of(platform), lock)
@@ -133,8 +136,10 @@ def _suite(pinned: PlatformLock) -> str:
 
 
 def _snapshots(lock: Lock) -> tuple[str, ...]:
-    archive = os.environ.get(SNAPSHOT, "").rstrip("/")
-    if not archive:
+    from torchship.project.sources import snapshot
+
+    archive = snapshot()
+    if archive is None:
         return ()
     time = lock.created.astimezone(UTC).strftime("%Y%m%dT%H%M%SZ")
     return tuple(f"{archive}/archive/{name}/{time}" for name in ("debian", "debian-security"))
@@ -146,7 +151,7 @@ def _error(
     project: Project,
     pinned: PlatformLock,
     state: Path,
-) -> FetchError:
+) -> FetchError | UsageError:
     """Name what could not be had. What has to be mended first comes first."""
     built = {pin.filename: why for pin, why in failed.items() if isinstance(pin, WheelPin)}
     if built:
@@ -157,7 +162,9 @@ def _error(
         )
     packages = {pin: why for pin, why in failed.items() if isinstance(pin, PackagePin)}
     if packages and all(map(_moved, packages.values())):
-        return _moved_on(packages, project=project, pinned=pinned, state=state)
+        return _no_mirror(_suite(pinned)) or _moved_on(
+            packages, project=project, pinned=pinned, state=state
+        )
     if packages:
         return FetchError(
             told({pin.filename: why for pin, why in packages.items()}),
@@ -169,11 +176,34 @@ def _error(
     )
 
 
+def _split(failures: tuple[Failure, ...]) -> tuple[list[Failure], list[Failure]]:
+    """Return what mirrors said, and what the snapshot archive did."""
+    from torchship.project.sources import snapshot
+
+    archive = snapshot()
+    archived = [one for one in failures if archive and one.source.startswith(f"{archive}/")]
+    return [one for one in failures if one not in archived], archived
+
+
 def _moved(failures: tuple[Failure, ...]) -> bool:
     """Return whether every mirror says that it has no such file, whatever a snapshot says."""
-    archive = os.environ.get(SNAPSHOT, "").rstrip("/")
-    mirrors = [one for one in failures if not archive or not one.source.startswith(archive)]
+    mirrors, _ = _split(failures)
     return bool(mirrors) and all(one.gone for one in mirrors)
+
+
+def _no_mirror(suite: str) -> UsageError | None:
+    """Return what is wrong with a mirror of the user's that has not even the suite's lists."""
+    from torchship.project import apt
+    from torchship.project.sources import MIRROR, configured
+
+    roots = configured()
+    if not roots or apt.serves(suite, roots):
+        return None
+    return UsageError(
+        f"{MIRROR} names {', '.join(map(shown, roots))}, which has neither the lock's packages "
+        f"nor Debian's suite {suite}",
+        hint=f"set {MIRROR} to the folder that holds dists/ and pool/, or unset it",
+    )
 
 
 def _moved_on(
@@ -184,6 +214,7 @@ def _moved_on(
     state: Path,
 ) -> MovedOn:
     from torchship.project import apt
+    from torchship.project.sources import SNAPSHOT
 
     try:
         names = [pin.name for pin in packages]
@@ -194,7 +225,11 @@ def _moved_on(
     for pin in sorted(packages, key=lambda pin: pin.name):
         newer = present.get(pin.name)
         words.append(f"{pin.name} {pin.version}" + (f" (now {newer})" if newer else ""))
-    archived = f", nor does the archive that {SNAPSHOT} names" if os.environ.get(SNAPSHOT) else ""
+    asked = [one for failures in packages.values() for one in _split(failures)[1]]
+    faults = dict.fromkeys(one.reason for one in asked if not one.gone)
+    archived = f", nor does the archive that {SNAPSHOT} names" if asked else ""
+    if faults:
+        archived = f", and the archive that {SNAPSHOT} names fails ({'; '.join(faults)})"
     return MovedOn(
         f"Debian's mirrors no longer serve {len(words)} of the lock's packages{archived}: "
         + ", ".join(words),

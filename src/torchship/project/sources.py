@@ -9,6 +9,9 @@ for mirrors of one's own:
 ``TORCHSHIP_DEBIAN_TRUSTED=1``
     Those roots carry no signature, and are believed all the same.
 
+``TORCHSHIP_DEBIAN_SNAPSHOT`` names an archive that keeps what mirrors drop, by the address
+below which it has ``archive/debian/<time>/<pool path>``.
+
 Source: sources.list(5), both its one-line and its deb822 style.
 """
 
@@ -22,9 +25,12 @@ from pathlib import Path
 
 from debian.deb822 import Deb822
 
-from torchship.errors import ResolveError
+from torchship.errors import FetchError, ResolveError, UsageError
+from torchship.project.address import Address
+from torchship.project.part import SourceFailed, local_path
 
 MIRROR = "TORCHSHIP_DEBIAN_MIRROR"
+SNAPSHOT = "TORCHSHIP_DEBIAN_SNAPSHOT"
 TRUSTED = "TORCHSHIP_DEBIAN_TRUSTED"
 ETC = Path("/etc/apt")
 KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
@@ -74,17 +80,43 @@ def suites(suite: str) -> tuple[str, ...]:
 
 
 def configured() -> tuple[str, ...]:
-    """Return the roots of ``TORCHSHIP_DEBIAN_MIRROR``, as addresses; none where it is unset."""
-    roots = []
-    for text in os.environ.get(MIRROR, "").split():
-        root = Path(text).as_uri() if text.startswith("/") else text
-        if root.partition(":")[0] not in ("http", "https", "file"):
-            raise ResolveError(
-                f"{MIRROR} holds {text!r}, which is no mirror's root",
-                hint="give http:, https: or file: addresses, or absolute paths",
-            )
-        roots.append(root.rstrip("/"))
-    return tuple(roots)
+    """Return the roots of ``TORCHSHIP_DEBIAN_MIRROR``, as addresses; none where it is unset.
+
+    Raises `UsageError` for what is neither an address nor a folder that is there.
+    """
+    return tuple(_root(text, MIRROR) for text in os.environ.get(MIRROR, "").split())
+
+
+def snapshot() -> str | None:
+    """Return the address that ``TORCHSHIP_DEBIAN_SNAPSHOT`` gives; None where it is unset.
+
+    Raises `UsageError` as `configured` does.
+    """
+    text = os.environ.get(SNAPSHOT, "").strip()
+    return _root(text, SNAPSHOT) if text else None
+
+
+def _root(text: str, variable: str) -> str:
+    root = Path(text).as_uri() if text.startswith("/") else text
+    try:
+        folder = local_path(root)
+        if folder is None:
+            Address.parse(root)
+    except SourceFailed as failed:
+        reason = f"{text!r} {failed.reason}"
+    except FetchError as error:
+        reason = error.message
+    else:
+        if folder is None or os.path.isdir(folder):  # noqa: PTH112 (Path's raises where it may not look)
+            return root.rstrip("/")
+        raise UsageError(
+            f"{variable} names {folder}, which is not a folder",
+            hint=f"correct or unset {variable}",
+        )
+    raise UsageError(
+        f"{variable}: {reason}",
+        hint="give http:, https: or file: addresses, or absolute paths",
+    )
 
 
 def chosen(suite: str, roots: tuple[str, ...]) -> tuple[Entry, ...]:
