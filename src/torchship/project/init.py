@@ -22,13 +22,13 @@ environment = {{ PYTHONUNBUFFERED = "1" }}
 exclude = []                          # kept out of the image, on top of .dockerignore
 prune = {prune}   # left out of wheels: what no run needs
 bytecode = "imported"                 # which modules come compiled: "imported", "all", "none"
+# seed = "--seed {{seed}}"              # how `torchship record` gives each run its seed
 
 # A data file becomes a layer of its own; relative paths start at /workspace.
 # [[tool.torchship.data]]
 # path = "/data/train.gz"
 # sha256 = "..."
 # urls = ["https://..."]
-# seed = "--seed {seed}"              # how `torchship record` gives each run its seed
 
 # Where a result is found, and which way is better: what a reproduction is judged by.
 # [tool.torchship.metrics.test_accuracy]
