@@ -259,7 +259,7 @@ def _yaml(path: Path, content: bytes) -> object:
         loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)(content)
         try:
             node = loader.get_single_node()
-            _refuse_twice(path, node)
+            _check_nodes(path, node, "", set())
             return None if node is None else loader.construct_document(node)
         finally:
             loader.dispose()
@@ -268,21 +268,30 @@ def _yaml(path: Path, content: bytes) -> object:
         raise fault(path, "the file", f"is no YAML: {said}") from None
 
 
-def _refuse_twice(path: Path, node: object, where: str = "") -> None:
-    """Refuse a key that stands twice: YAML forbids it, and PyYAML takes the last silently."""
+def _check_nodes(path: Path, node: object, where: str, met: set[int]) -> None:
+    """Refuse what JSON, which the format is defined in, cannot say.
+
+    That is a key that stands twice (PyYAML takes the last one silently), a key that is no
+    string, and an alias, which may stand for any number of bytes.
+    """
     import yaml
 
+    if id(node) in met:
+        raise fault(path, where or "the file", "is an alias")
+    met.add(id(node))
     if isinstance(node, yaml.MappingNode):
         seen = set()
         for key, value in node.value:
+            if not isinstance(key, yaml.ScalarNode):
+                raise fault(path, where or "the file", "has a key that is no string")
             below = f"{where}.{key.value}".lstrip(".")
             if key.value in seen:
                 raise fault(path, below, "stands twice")
             seen.add(key.value)
-            _refuse_twice(path, value, below)
+            _check_nodes(path, value, below, met)
     elif isinstance(node, yaml.SequenceNode):
         for place, value in enumerate(node.value):
-            _refuse_twice(path, value, f"{where}[{place}]")
+            _check_nodes(path, value, f"{where}[{place}]", met)
 
 
 def _faults(found: Specification) -> Iterator[tuple[str, str]]:
