@@ -3,25 +3,35 @@
 from __future__ import annotations
 
 from torchship.engines import namespaces
+from torchship.engines.docker import Docker
 from torchship.engines.native import Native
+from torchship.engines.podman import Podman
 from torchship.engines.request import Engine
 from torchship.errors import EngineError, UsageError
 from torchship.oci.store import Store
+from torchship.progress import SILENT, Progress
 
 AUTO = "auto"
 
 
-def engines(store: Store) -> tuple[Engine, ...]:
+NAMES = (AUTO, "docker", "podman", "native")
+
+
+def engines(store: Store, progress: Progress = SILENT) -> tuple[Engine, ...]:
     """Return every engine there is, in the order in which they are tried."""
-    return (Native(store),)
+    return (
+        Docker(store, progress=progress),
+        Podman(store, progress=progress),
+        Native(store),
+    )
 
 
-def choose(name: str, store: Store) -> Engine:
-    """Return the engine of that name; ``auto`` takes the first that this machine has.
+def choose(name: str, store: Store, *, progress: Progress = SILENT) -> Engine:
+    """Return the engine of that name; ``auto`` takes the first that can run here.
 
     Raises `EngineError` that says what each one lacks, `UsageError` for an unknown name.
     """
-    known = engines(store)
+    known = engines(store, progress)
     if name != AUTO:
         for engine in known:
             if engine.name == name:

@@ -19,8 +19,10 @@ from torchship.engines.request import OUTPUT, Request
 from torchship.engines.terminal import Terminal
 from torchship.errors import EngineError
 from torchship.layers.layer import Layer
+from torchship.oci.image import Image
 from torchship.oci.store import Store
 from torchship.platform import Platform
+from torchship.progress import SILENT, Progress
 
 MAX_LAYERS = 500
 """Linux takes no more in one overlay (fs/overlayfs); Docker stops at 127."""
@@ -40,6 +42,9 @@ class Native:
         """Say why no container can be started here; None where one can."""
         found = namespaces.obstacle()
         return None if found is None else found.reason
+
+    def prepare(self, image: Image, *, progress: Progress = SILENT) -> None:
+        """Do nothing: `run` unpacks what is not unpacked yet."""
 
     def run(self, request: Request) -> int:
         """Unpack what is not unpacked yet, run, and return the exit status.

@@ -9,6 +9,7 @@ import os
 import select
 import socket
 import subprocess
+import threading
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from typing import Any, BinaryIO
@@ -17,6 +18,7 @@ from torchship.engines.terminal import Terminal
 from torchship.errors import EngineError
 
 _BLOCK = 1 << 16
+_TAIL = 4096  # bytes of the last errors that are kept for an explanation
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,9 +49,12 @@ class Relay:
         self._master: int | None = None
         self._input: int | None = None
         self._waiting = b""  # what the program has not yet taken of its input
+        self._errors = process.stderr.fileno() if process.stderr else None
+        self.last_errors = b""
         self._files = [pipe for pipe in (process.stdin, process.stdout, process.stderr) if pipe]
-        if process.stdout and process.stderr:
+        if process.stdout:
             self._source(process.stdout.fileno(), streams.stdout)
+        if process.stderr:
             self._source(process.stderr.fileno(), streams.stderr)
         if process.stdin and streams.stdin is not None:
             self._feed(process.stdin.fileno())
@@ -88,6 +93,35 @@ class Relay:
             raise StartError("the container ended before its program was started")
         return status
 
+    def until_end(self, process: subprocess.Popen[bytes], master: int | None) -> int:
+        """Copy until a process has ended and all that it printed is through; return its status.
+
+        ``master`` is the other side of the terminal that the process is on; it is closed with
+        the relay.
+        """
+        ended, ending = os.pipe()
+
+        def watch() -> None:
+            process.wait()
+            os.close(ending)
+
+        threading.Thread(target=watch, name="watch", daemon=True).start()
+        self._poll.register(ended, select.POLLIN)
+        alive = True
+        with ExitStack() as stack:
+            stack.callback(os.close, ended)
+            if master is not None:
+                self._take_terminal(master, stack)
+            while alive or self._sinks:
+                for descriptor, events in self._poll.poll():
+                    if descriptor == ended:
+                        alive = False
+                        self._poll.unregister(ended)
+                        self._stop_feeding()
+                    else:
+                        self._copy(descriptor, events)
+        return process.wait()
+
     def _hear(self, control: socket.socket, stack: ExitStack) -> dict[str, Any] | None:
         space = socket.CMSG_SPACE(array.array("i").itemsize)
         try:
@@ -102,13 +136,16 @@ class Relay:
             error.stage, error.detail = message["stage"], message["error"]
             raise error
         if extra and self._streams.terminal is not None:
-            rights = array.array("i", extra[0][2])
-            self._master = rights[0]
-            self._source(self._master, self._streams.stdout)
-            if self._streams.stdin is not None:
-                self._feed(self._master)
-            stack.enter_context(self._streams.terminal.attached(self._master))
+            self._take_terminal(array.array("i", extra[0][2])[0], stack)
         return message
+
+    def _take_terminal(self, master: int, stack: ExitStack) -> None:
+        assert self._streams.terminal is not None
+        self._master = master
+        self._source(master, self._streams.stdout)
+        if self._streams.stdin is not None:
+            self._feed(master)
+        stack.enter_context(self._streams.terminal.attached(master))
 
     def _source(self, source: int, sink: int) -> None:
         self._sinks[source] = sink
@@ -143,6 +180,8 @@ class Relay:
             self._poll.unregister(source)
             del self._sinks[source]
             return
+        if source == self._errors:
+            self.last_errors = (self.last_errors + data)[-_TAIL:]
         if self._streams.log is not None:
             self._streams.log.write(data)
         _write_all(self._sinks[source], data)

@@ -11,6 +11,7 @@ from typing import Protocol
 from torchship.engines.gpu import Gpus
 from torchship.errors import UsageError
 from torchship.oci.image import Image
+from torchship.progress import SILENT, Progress
 
 OUTPUT = "/output"
 """Where the output directory is in the container."""
@@ -84,6 +85,9 @@ class Engine(Protocol):
 
     def missing(self) -> str | None:
         """Say in one sentence why the engine cannot be used here; None: it can."""
+
+    def prepare(self, image: Image, *, progress: Progress = SILENT) -> None:
+        """Bring an image to where the engine runs it from; `run` does so where nobody has."""
 
     def run(self, request: Request) -> int:
         """Run to the end and return the program's exit status: 128 + N after signal N.

@@ -6,8 +6,10 @@ user:gid"; names are those of ``/etc/passwd`` and ``/etc/group`` inside the imag
 
 from __future__ import annotations
 
+import io
 import os
-from collections.abc import Sequence
+import tarfile
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -31,8 +33,13 @@ def resolve(text: str, layers: Sequence[Path]) -> User:
 
     An empty one is root, as everywhere. Raises `EngineError` for a name that is unknown.
     """
+    return look_up(text, lambda name: _topmost(layers, name))
+
+
+def look_up(text: str, read: Callable[[str], bytes]) -> User:
+    """Look an image's ``User`` up; ``read`` gives the content of a file of its ``/etc``."""
     name, _, group = (text or "0").partition(":")
-    passwd = _rows(layers, "passwd", 6)
+    passwd = _rows(read("passwd"), 6)
     row = next((row for row in passwd if name in (row[0], row[2])), None)
     uid = _number(name) if row is None else _number(row[2])
     if uid is None:
@@ -42,24 +49,41 @@ def resolve(text: str, layers: Sequence[Path]) -> User:
         )
     gid = _number(row[3]) if row is not None else 0
     if group:
-        named = next((row for row in _rows(layers, "group", 3) if row[0] == group), None)
+        named = next((row for row in _rows(read("group"), 3) if row[0] == group), None)
         gid = _number(group) if named is None else _number(named[2])
     if gid is None:
         raise EngineError(f"the image runs as group {group!r}, which its /etc/group does not have")
     return User(uid=uid, gid=gid, home=row[5] if row is not None and row[5] else "/")
 
 
+def from_tar(archive: bytes) -> bytes:
+    """Return the first file of a tar that an engine gave; nothing where there is none."""
+    if not archive or len(archive) > 2 * _LIMIT:
+        return b""
+    try:
+        with tarfile.open(fileobj=io.BytesIO(archive), mode="r:") as tar:
+            member = tar.next()
+            stream = tar.extractfile(member) if member is not None and member.isfile() else None
+            return stream.read(_LIMIT) if stream is not None else b""
+    except tarfile.TarError:
+        return b""
+
+
 def _number(text: str) -> int | None:
     return int(text) if text.isdecimal() and len(text) < 11 and int(text) <= _HIGHEST else None
 
 
-def _rows(layers: Sequence[Path], name: str, columns: int) -> list[list[str]]:
+def _rows(content: bytes, columns: int) -> list[list[str]]:
+    rows = [line.split(":") for line in content.decode("utf-8", "replace").splitlines()]
+    return [row for row in rows if len(row) >= columns]
+
+
+def _topmost(layers: Sequence[Path], name: str) -> bytes:
     for layer in reversed(layers):
         content = _read(layer, ("etc", name))
         if content is not None:
-            rows = [line.split(":") for line in content.decode("utf-8", "replace").splitlines()]
-            return [row for row in rows if len(row) >= columns]
-    return []
+            return content
+    return b""
 
 
 def _read(root: Path, parts: tuple[str, ...]) -> bytes | None:

@@ -1,0 +1,101 @@
+"""The command-line program of a container engine: asked, and its answers read."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from dataclasses import dataclass
+
+from torchship.errors import EngineError
+
+_PATIENCE = 20
+"""Seconds that a daemon may take for a question. One that is stuck must not stick us."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """What the program printed and how it ended."""
+
+    status: int
+    out: str
+    err: str
+
+    @property
+    def complaint(self) -> str:
+        """The last thing that it said was wrong, without its own prefixes."""
+        lines = [line.strip() for line in self.err.splitlines() if line.strip()]
+        return plain(lines[-1]) if lines else f"it ended with status {self.status}"
+
+
+class Client:
+    """``docker`` or ``podman``, as the caller's PATH and environment have it."""
+
+    def __init__(self, program: str) -> None:
+        self.program = program
+
+    @property
+    def installed(self) -> bool:
+        """Tell whether there is such a program."""
+        return shutil.which(self.program) is not None
+
+    def command(self, *arguments: str) -> tuple[str, ...]:
+        """Return a command line of the program."""
+        return (self.program, *arguments)
+
+    def ask(
+        self, *arguments: str, stdin: bytes | None = None, patience: float | None = _PATIENCE
+    ) -> Answer:
+        """Run the program to its end; `EngineError` where there is none, or after ``patience``."""
+        try:
+            done = subprocess.run(
+                self.command(*arguments),
+                input=stdin,
+                stdin=subprocess.DEVNULL if stdin is None else None,
+                capture_output=True,
+                timeout=patience,
+                check=False,
+                start_new_session=True,  # Ctrl-C is for the container, and passed on to it
+            )
+        except FileNotFoundError:
+            raise EngineError(f"{self.program} is not installed") from None
+        except subprocess.TimeoutExpired:
+            raise EngineError(
+                f"`{self.program} {arguments[0]}` gave no answer in {patience} s",
+                hint=f"look whether `{self.program} info` answers",
+            ) from None
+        return Answer(
+            status=done.returncode,
+            out=done.stdout.decode(errors="replace"),
+            err=done.stderr.decode(errors="replace"),
+        )
+
+    def tell(self, *arguments: str, stdin: bytes | None = None) -> str:
+        """Run the program and return what it printed; `EngineError` with its words if it fails."""
+        answer = self.ask(*arguments, stdin=stdin)
+        if answer.status != 0:
+            raise EngineError(f"{self.program} {arguments[0]}: {answer.complaint}")
+        return answer.out
+
+    def copied(self, image: str, path: str) -> bytes:
+        """Return a tar of one path of an image. No program of the image is started for it."""
+        container = self.tell("create", "--network=none", image, "true").strip()
+        try:
+            done = subprocess.run(
+                self.command("cp", "--follow-link", f"{container}:{path}", "-")
+                if self.program == "docker"
+                else self.command("cp", f"{container}:{path}", "-"),
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                timeout=_PATIENCE,
+                check=False,
+            )
+        finally:
+            self.ask("rm", "--force", container)
+        return done.stdout if done.returncode == 0 else b""
+
+
+def plain(line: str) -> str:
+    """Take away what each layer of an engine puts before its message."""
+    for prefix in ("docker: ", "Error: ", "Error response from daemon: ", "podman: "):
+        line = line.removeprefix(prefix)
+    return line.rstrip(".") if not line.endswith("...") else line

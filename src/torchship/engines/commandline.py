@@ -1,0 +1,255 @@
+"""What docker and podman have in common: a run by their command-line programs."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+import os
+import secrets
+import time
+from abc import ABC, abstractmethod
+from contextlib import ExitStack
+from datetime import UTC, datetime
+from pathlib import Path
+
+from torchship.engines import handover, users
+from torchship.engines.client import Client, plain
+from torchship.engines.foreground import Ended, Foreground
+from torchship.engines.relay import Streams
+from torchship.engines.request import OUTPUT, Request
+from torchship.engines.terminal import Terminal
+from torchship.errors import EngineError
+from torchship.oci.image import Image
+from torchship.oci.store import Store
+from torchship.progress import SILENT, Progress
+
+LABEL = "dev.torchship.run"
+"""Marks the containers that torchship made; its value is the image's manifest digest."""
+
+_MADE_BY_US = "dev.torchship."
+_KILLED = 137
+_ENGINES_OWN = (125, 126, 127)  # which a program may give as well
+_ROOTS = ("CHOWN", "DAC_OVERRIDE", "FOWNER")
+
+
+class CommandLineEngine(ABC):
+    """An engine that is reached through its command-line program."""
+
+    name: str
+
+    def __init__(self, store: Store, *, progress: Progress = SILENT) -> None:
+        self._store = store
+        self._progress = progress
+        self._client = Client(self.name)
+        self._prepared: dict[str, str] = {}
+
+    @abstractmethod
+    def missing(self) -> str | None:
+        """Say in one sentence why the engine cannot be used here; None: it can."""
+
+    @abstractmethod
+    def _require(self) -> None:
+        """Raise `EngineError`, with what to do, where the engine cannot be used."""
+
+    @abstractmethod
+    def _rootless(self) -> bool:
+        """Tell whether root inside a container is the caller outside."""
+
+    @abstractmethod
+    def _bring(self, image: Image, progress: Progress) -> str:
+        """Make sure that the engine holds an image; return what the engine calls it."""
+
+    @abstractmethod
+    def _own_arguments(self, request: Request) -> tuple[str, ...]:
+        """Return what only this engine's ``run`` takes."""
+
+    @abstractmethod
+    def _give_back(self, folder: Path) -> None:
+        """Give what other users wrote to the caller; `EngineError` where it cannot be done."""
+
+    @abstractmethod
+    def _out_of_memory(self, request: Request, name: str, began: float) -> str | None:
+        """Say so where the kernel ended a program for want of memory."""
+
+    def prepare(self, image: Image, *, progress: Progress = SILENT) -> None:
+        """Bring an image in, without its layers that the engine has already."""
+        self._require()
+        self._prepared[str(image.descriptor.digest)] = self._bring(image, progress)
+
+    def run(self, request: Request) -> int:
+        """Run to the end and return the program's exit status: 128 + N after signal N.
+
+        Raises `EngineError` where the program could not be started.
+        """
+        if str(request.image.descriptor.digest) not in self._prepared:
+            self.prepare(request.image, progress=self._progress)
+        held = self._prepared[str(request.image.descriptor.digest)]
+        name = f"torchship-{secrets.token_hex(6)}"
+        with ExitStack() as stack:
+            user = self._user(request.image, held)
+            if request.output is not None and not self._rootless():
+                stack.callback(self._settle, request.output)
+                stack.enter_context(handover.writable_by(user, request.output.absolute()))
+            log = stack.enter_context(request.log.open("wb")) if request.log else None
+            began = time.time()
+            ended = Foreground(
+                client=self._client,
+                name=name,
+                arguments=(*self._arguments(request, name, user), held, *request.command),
+                streams=Streams(
+                    stdin=0 if request.interactive else None,
+                    stdout=request.stdout,
+                    stderr=request.stderr,
+                    log=log,
+                    terminal=Terminal(0) if request.tty else None,
+                ),
+            ).run(_environment(request))
+            return self._status(request, ended, name, began)
+
+    def _status(self, request: Request, ended: Ended, name: str, began: float) -> int:
+        if ended.status in _ENGINES_OWN and not self.events(name, began, "start"):
+            raise _not_started(self.name, ended.errors)
+        if ended.status == _KILLED and not ended.killed:
+            found = self._out_of_memory(request, name, began)
+            if found is not None:
+                self._progress.say(found)
+        return ended.status
+
+    def events(self, name: str, began: float, kind: str) -> bool:
+        """Tell whether the engine remembers an event of a container, which may be gone."""
+        answer = self._client.ask(
+            "events",
+            f"--since={_moment(began - 1)}",
+            f"--until={_moment(time.time())}",
+            f"--filter=container={name}",
+            f"--filter=event={kind}",
+            "--format={{.Status}}",
+        )
+        if answer.status != 0:
+            raise EngineError(f"{self.name} does not tell how a container ended")
+        return bool(answer.out.strip())
+
+    def _user(self, image: Image, held: str) -> int:
+        """Return the number, on this machine, of the user that the program runs as."""
+        name = image.user.partition(":")[0]
+        if name.isdecimal() or not name or self._rootless():
+            return int(name or 0) if name.isdecimal() else 0
+        found = users.look_up(
+            image.user, lambda file: users.from_tar(self._client.copied(held, f"/etc/{file}"))
+        )
+        return found.uid
+
+    def _settle(self, output: Path) -> None:
+        if not handover.all_mine(output):
+            try:
+                self._give_back(output.absolute())
+            except EngineError as error:
+                self._progress.say(
+                    f"{output} still holds files of another user: {error.message}; "
+                    f"`sudo chown -R {os.geteuid()} {output}` makes them yours"
+                )
+
+    def _arguments(self, request: Request, name: str, user: int) -> tuple[str, ...]:
+        memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+        words = [
+            *("--rm", f"--name={name}", f"--label={LABEL}={request.image.descriptor.digest}"),
+            f"--hostname={request.image.descriptor.digest.short}",
+            "--pull=never",
+            # What the program prints is ours to keep; the engine's own copy would fill its disk
+            "--log-driver=none",
+            "--no-healthcheck",
+            # On SELinux hosts a container may not read the user's folders otherwise. Relabelling
+            # them (`:z`) would change files that are not ours, for good.
+            "--security-opt=label=disable",
+            "--security-opt=no-new-privileges",
+            "--cap-drop=ALL",
+            # Half the memory, as Linux gives /dev/shm: workers of a DataLoader need more than 64 MB
+            f"--shm-size={memory // 2}",
+        ]
+        if self._rootless():
+            # Root inside is the caller outside: what is written is the caller's at once
+            words.append("--user=0:0")
+        if self._rootless() or user == 0:
+            words += [f"--cap-add={capability}" for capability in _ROOTS]
+        if not request.network:
+            words.append("--network=none")
+        if not request.image.platform.is_host:
+            words.append(f"--platform={request.image.platform}")
+        if request.processors is not None:
+            # More than there are is an error for Docker
+            most = min(request.processors, float(os.cpu_count() or math.inf))
+            words.append(f"--cpus={most:g}")
+        if request.memory is not None:
+            words += [f"--memory={request.memory}", f"--memory-swap={request.memory}"]
+        if request.interactive:
+            words.append("--interactive")
+        if request.tty:
+            words.append("--tty")
+        for mount in request.mounts:
+            words += _bind(mount.source, mount.target, read_only=mount.read_only)
+        if request.output is not None:
+            words += _bind(request.output.absolute(), OUTPUT, read_only=False)
+        return (*words, *self._own_arguments(request))
+
+    def _names(self, image: Image) -> tuple[str, ...]:
+        """Return the names that an image has in the store, without digests."""
+        wanted = image.descriptor.digest
+        return tuple(
+            str(named.reference)
+            for named in self._store.images()
+            if named.reference.tag is not None
+            and named.reference.digest is None
+            and (named.descriptor.digest == wanted or wanted in self._below(named.descriptor))
+        )
+
+    def _below(self, top: object) -> frozenset[object]:
+        from torchship.digest import Descriptor
+        from torchship.oci import mediatypes
+        from torchship.oci.image import children
+
+        assert isinstance(top, Descriptor)
+        if top.media_type not in mediatypes.INDEXES:
+            return frozenset()
+        return frozenset(child.digest for child in children(self._store, top))
+
+
+def made_by_us(labels: object) -> bool:
+    """Tell whether an image in an engine was built by torchship, by its labels."""
+    return isinstance(labels, dict) and any(str(name).startswith(_MADE_BY_US) for name in labels)
+
+
+def _environment(request: Request) -> dict[str, str]:
+    found = dict(request.environment)
+    if request.tty:
+        # How to draw on the caller's terminal is all that is taken from their environment
+        found.setdefault("TERM", os.environ.get("TERM", "xterm"))
+    return found
+
+
+def _bind(source: Path, target: str, *, read_only: bool) -> tuple[str, str]:
+    fields = ["type=bind", f"source={source}", f"target={target}"]
+    if read_only:
+        fields.append("readonly")
+    # --mount, unlike -v, makes no folder where the source is missing; it is a line of CSV
+    line = io.StringIO()
+    csv.writer(line, lineterminator="").writerow(fields)
+    return "--mount", line.getvalue()
+
+
+def _moment(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+
+
+def _not_started(engine: str, errors: str) -> EngineError:
+    lines = [line.strip() for line in errors.splitlines() if line.strip()]
+    told = [line for line in lines if not line.startswith(("See '", "Run '"))]
+    detail = plain(told[-1]) if told else "it did not say why"
+    lowered = detail.lower()
+    if "executable file" in lowered or "no such file or directory" in lowered:
+        hint = "check the command, and that the image has it"
+    elif "bind source path does not exist" in lowered or "statfs" in lowered:
+        hint = f"{engine} must run on this machine and see its folders"
+    else:
+        hint = "use --engine native, which needs no container engine"
+    return EngineError(f"{engine} could not start the container: {detail}", hint=hint)

@@ -1,0 +1,63 @@
+"""Root's own work in a container, by this machine's programs and by none of an image's.
+
+A user of Docker may not give another user's files to themselves, and Docker's root may. What an
+image brings along must not do that as root: it could leave programs behind that are root's. So
+the container's image is empty, and this machine's own ``chown`` is mounted into it, read-only.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import shutil
+from pathlib import Path
+
+from torchship.engines.client import Client
+from torchship.errors import EngineError
+from torchship.layers.archive import Entry, Kind, PlainTar
+
+_FOLDERS = ("usr", "bin", "sbin", "lib", "lib32", "lib64")
+_LIBRARIES = "/etc/ld.so.cache"
+_PLACE = "/output"
+
+
+def chown(client: Client, folder: Path) -> None:
+    """Give all below a folder to the caller; `EngineError` where Docker or chown cannot."""
+    program = shutil.which("chown", path="/usr/bin:/bin")
+    if program is None:
+        raise EngineError("this machine has no chown in /usr/bin")
+    image = client.tell("import", "-", stdin=_empty()).strip()
+    mounts = [
+        f"--mount=type=bind,source=/{name},target=/{name},readonly"
+        for name in _FOLDERS
+        if Path("/", name).is_dir() and not Path("/", name).is_symlink()
+    ]
+    if Path(_LIBRARIES).exists():
+        mounts.append(f"--mount=type=bind,source={_LIBRARIES},target={_LIBRARIES},readonly")
+    try:
+        client.tell(
+            *("run", "--rm", "--network=none", "--pull=never", "--user=0:0", "--log-driver=none"),
+            *("--cap-drop=ALL", "--cap-add=CHOWN", "--cap-add=DAC_READ_SEARCH"),
+            *("--security-opt=no-new-privileges", "--security-opt=label=disable"),
+            *mounts,
+            f"--volume={folder}:{_PLACE}",
+            f"--entrypoint={program}",
+            image,
+            *("-hR", f"{os.geteuid()}:{os.getegid()}", _PLACE),
+        )
+    finally:
+        client.ask("image", "rm", image)
+
+
+def _empty() -> bytes:
+    """Return a root that holds what links this machine's has at its top, and nothing else."""
+    sink = io.BytesIO()
+    archive = PlainTar(sink)
+    archive.add(Entry(path="output", kind=Kind.DIRECTORY, mode=0o755))
+    for name in _FOLDERS:
+        path = Path("/", name)
+        if path.is_symlink():
+            target = str(path.readlink())
+            archive.add(Entry(path=name, kind=Kind.SYMLINK, mode=0o777, target=target))
+    archive.close()
+    return sink.getvalue()
