@@ -34,7 +34,7 @@ def _image(found: ImageDescription) -> str:
     image = found.image
     facts = [
         ("image", str(image.descriptor.digest)),
-        ("platform", str(image.platform)),
+        ("platform", f"{image.platform} {image.variant}".strip()),
         ("command", " ".join((*image.entrypoint, *image.command))),
         ("directory", image.workdir),
         ("user", image.user or "root"),

@@ -13,7 +13,9 @@ from torchship.errors import TorchshipError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from torchship.engines.gpu import Gpus
     from torchship.oci.store import Store
+    from torchship.oci.variant import Choice
     from torchship.platform import Platform
     from torchship.project.project import Project
 
@@ -35,6 +37,11 @@ platforms = click.option(
     multiple=True,
     metavar="OS/ARCH",
     help="Build for this platform, e.g. linux/arm64; may be repeated.",
+)
+variant = click.option(
+    "--variant",
+    metavar="NAME",
+    help="Of an image's builds of torch, take this one (cpu, cu130); else by the machine's GPU.",
 )
 lock_file = click.option(
     "--lock",
@@ -63,6 +70,21 @@ def parse_platforms(texts: Sequence[str]) -> tuple[Platform, ...]:
     from torchship.platform import Platform
 
     return tuple(dict.fromkeys(Platform.parse(text) for text in texts))
+
+
+def choice(variant: str | None, *, gpus: Gpus, engine: str = "") -> Choice:
+    """Return what chooses from an image's variants: the one that was named, or by the machine.
+
+    ``engine`` is the name of the one that will run it, where that is known.
+    """
+
+    def suiting(offered: tuple[str, ...]) -> str:
+        from torchship.engines.nvidia import survey
+        from torchship.engines.variant import suited
+
+        return suited(offered, wish=gpus, engine=engine, machine=survey())
+
+    return suiting if variant is None else lambda _: variant
 
 
 def complain(error: TorchshipError) -> None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from torchship.cli.common import example, open_store
+from torchship.cli.common import choice, example, open_store, variant
 from torchship.errors import InvalidReference, RegistryError, UsageError
 
 if TYPE_CHECKING:
@@ -103,22 +103,31 @@ def send(store: Store, image: Descriptor, name: str, progress: Progress) -> None
 @click.command(epilog=example("torchship pull registry.example:5000/me/mnist:v0.1"))
 @click.argument("reference")
 @click.option("--platform", metavar="OS/ARCH", help="Take this platform of an index.")
-@click.option("--all-platforms", is_flag=True, help="Take every platform of an index.")
-def pull(reference: str, platform: str | None, all_platforms: bool) -> None:
+@variant
+@click.option("--all-platforms", is_flag=True, help="Take every platform and variant of an index.")
+def pull(reference: str, platform: str | None, variant: str | None, all_platforms: bool) -> None:
     """Bring an image into the store, every byte verified."""
     from torchship.display import display, size
+    from torchship.engines.gpu import AUTO, Gpus
+    from torchship.oci.image import read_image
     from torchship.oci.pull import pull as fetch
     from torchship.oci.reference import Reference
     from torchship.platform import Platform
 
+    if all_platforms and (platform or variant):
+        raise UsageError("--all-platforms takes all: leave out --platform and --variant")
     wanted = Platform.parse(platform) if platform else Platform.host()
+    store = open_store()
     with display() as progress:
         pulled = fetch(
             Reference.parse(reference),
-            open_store(),
+            store,
             platform=None if all_platforms else wanted,
+            choice=choice(variant, gpus=Gpus(amount=AUTO)),
             progress=progress,
         )
+        if variant:
+            read_image(store, pulled.descriptor, wanted, variant)
         progress.say(f"received {size(pulled.received)}, already here {size(pulled.skipped)}")
     click.echo(pulled.descriptor.digest)
 

@@ -69,8 +69,9 @@ def complete(
     """Bring into the store what it lacks of an image; return the bytes of layers that came.
 
     ``platform`` is the one of an index that is needed, and ``variant`` the one of that, where it
-    is not the first; without a platform, those are taken that the store has the documents of. Raises `BlobMissing` where nobody has a part, `ImageNotFound` where the
-    index has no such platform.
+    is not the first; without a platform, those are taken that the store has the documents of.
+    Raises `BlobMissing` where nobody has a part, `ImageNotFound` where the index has no such
+    platform or variant.
     """
     origins = store.origins.get(descriptor.digest)
     if platform is None:

@@ -40,6 +40,7 @@ class ImageDescription:
         image = self.image
         return {
             "platform": str(image.platform),
+            **({"variant": image.variant} if image.variant else {}),
             "manifest": str(image.descriptor.digest),
             "mediaType": image.descriptor.media_type,
             "config": str(image.config.digest),

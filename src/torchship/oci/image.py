@@ -14,6 +14,7 @@ from torchship.digest import Descriptor, Digest
 from torchship.errors import ImageNotFound, InvalidDigest, ManifestError
 from torchship.layers.layer import Layer
 from torchship.oci import mediatypes
+from torchship.oci import variant as variants
 from torchship.oci.assemble import UNPACKED_SIZE, assemble, index
 from torchship.oci.documents import (
     CONFIG_LIMIT,
@@ -72,6 +73,11 @@ class Image:
     raw_config: bytes = b""
 
     @property
+    def variant(self) -> str:
+        """The build of torch that it is one of several for, as ``cu130``; empty where it is not."""
+        return variants.of(self)
+
+    @property
     def size(self) -> int:
         """Bytes of the layers, compressed."""
         return sum(layer.size for layer in self.layers)
@@ -84,22 +90,37 @@ class Holding(Source, Protocol):
         """Tell whether a blob is there, unharmed."""
 
 
-def read_image(source: Source, descriptor: Descriptor, platform: Platform) -> Image:
-    """Read the image that a manifest or index holds for a platform.
+def read_image(
+    source: Source, descriptor: Descriptor, platform: Platform, variant: str = ""
+) -> Image:
+    """Read the image that a manifest or index holds for a platform: of a variant, or the first.
 
-    Raises `ImageNotFound` where it holds none, and `ManifestError` for documents that break
-    their specification.
+    ``variant`` is one's name. Raises `ImageNotFound` where it holds none, and
+    `ManifestError` for documents that break their specification.
     """
     offered = []
+    others = []
     for found in manifests(source, descriptor):
-        if found.platform is None or _is_for(found.platform, platform):
+        if found.platform is None or variants.is_for(found.platform, platform):
+            noted = variants.noted(found)
+            if variant and noted not in ("", variant):
+                others.append(noted)
+                continue
             image = read_one(source, found)
             # manifest.md: platform is optional there; the config always says.
-            if image.platform == platform:
+            if image.platform == platform and variant in ("", image.variant):
                 return image
+            if image.platform == platform:
+                others.append(image.variant)
             offered.append(str(image.platform))
         else:
             offered.append(f"{found.platform['os']}/{found.platform['architecture']}")
+    if others:
+        held = ", ".join(name for name in others if name) or "no variants"
+        raise ImageNotFound(
+            f"{descriptor.digest} holds no variant {variant} for {platform}: it has {held}",
+            hint="choose one of those, or leave --variant out",
+        )
     raise ImageNotFound(
         f"{descriptor.digest} holds no image for {platform}, "
         f"only for {', '.join(sorted(set(offered))) or 'no platform at all'}",
@@ -263,7 +284,3 @@ def _check_strings(process: ProcessObject, where: str) -> None:
 def _is_attestation(descriptor: Descriptor) -> bool:
     # BuildKit's convention: what describes another manifest of the index runs nowhere.
     return descriptor.platform is not None and descriptor.platform["os"] == "unknown"
-
-
-def _is_for(stated: Mapping[str, str], platform: Platform) -> bool:
-    return (stated["os"], stated["architecture"]) == (platform.os, platform.architecture)
