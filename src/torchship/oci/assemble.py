@@ -17,6 +17,7 @@ from torchship.errors import PlanError, UsageError
 from torchship.layers import layout
 from torchship.layers.layer import Layer
 from torchship.oci import cuda, mediatypes
+from torchship.oci.variant import VARIANT
 from torchship.platform import Platform
 from torchship.project.project import Metric, Project
 
@@ -68,11 +69,14 @@ def assemble(
     platform: Platform,
     layers: Sequence[Layer],
     below: Below | None = None,
+    variant: str = "",
     environment: Mapping[str, str] = os.environ,
 ) -> Descriptor:
     """Write config and manifest of one platform's image; return the manifest's descriptor.
 
     ``below`` is the published image whose layers come first; its variables stay, under ours.
+    ``variant`` names what the image is one of several for; its label and the returned
+    descriptor, which goes into an index, say so.
     ``environment`` is torchship's own: of it, only ``SOURCE_DATE_EPOCH`` counts.
     """
     if not layers:
@@ -91,7 +95,7 @@ def assemble(
             "Env": [f"{k}={v}" for k, v in _variables(project, below).items()],
             "Cmd": list(project.command),
             "WorkingDir": layout.WORKDIR,
-            "Labels": _labels(project, layers, created),
+            "Labels": _labels(project, layers, created) | ({VARIANT: variant} if variant else {}),
         },
         "rootfs": {"type": "layers", "diff_ids": [str(layer.diff_id) for layer in layers]},
         "history": [{"created": created, "created_by": layer.title} for layer in layers],
@@ -103,11 +107,15 @@ def assemble(
         "layers": [_described(layer).as_json() for layer in layers],
     }
     written = store.put(canonical.encode(manifest), mediatypes.OCI_MANIFEST)
-    return replace(written, platform=platform.as_json())
+    return replace(
+        written,
+        platform=platform.as_json(),
+        annotations={VARIANT: variant} if variant else {},
+    )
 
 
 def index(store: Shelf, manifests: Sequence[Descriptor]) -> Descriptor:
-    """Write an index over the manifests of several platforms; return its descriptor."""
+    """Write an index over the manifests of several platforms or variants; return its descriptor."""
     document = {
         "schemaVersion": 2,
         "mediaType": mediatypes.OCI_INDEX,
