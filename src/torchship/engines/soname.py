@@ -24,7 +24,7 @@ def soname(path: Path) -> str | None:
     try:
         with path.open("rb") as stream:
             return _read(stream)
-    except (OSError, struct.error, UnicodeDecodeError):
+    except (OSError, struct.error, ValueError, OverflowError):
         return None
 
 
