@@ -21,6 +21,7 @@ _UNBUILT = re.compile(
 )
 _HINTED = re.compile(r"Wheels are (?:required|available) for `([^`]+)`")
 _UNTAGGED = re.compile(r"([A-Za-z0-9._-]+?)(?:[=<>!~][^ ]*)? ha(?:ve|s) no wheels with a matching ")
+_DAMAGED = re.compile(r"Failed to extract archive: (\S+\.whl) (.*)")
 _ABSENT = re.compile(r"([A-Za-z0-9._-]+) was not found in the (?:package registry|provided)")
 
 
@@ -37,6 +38,13 @@ def explain(stderr: str, target: Target) -> ResolveError:
         return IndexUnreachable(
             f"a package index {said}",
             hint="check the network and pip's settings (`pip config list`)",
+        )
+    damaged = _DAMAGED.search(text)
+    if damaged:
+        return ResolveError(
+            f"{damaged[1]} is no wheel that can be read: {_short(damaged[2])}",
+            hint="delete the file and fetch it again; if it stays so, tell the package's "
+            "maintainers",
         )
     absent = _ABSENT.findall(text)
     if absent:
