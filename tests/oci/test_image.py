@@ -46,6 +46,35 @@ def test_an_index_gives_each_platform_its_image(store, image):
     assert "--platform linux/arm64" in caught.value.hint
 
 
+def test_an_index_gives_each_variant_its_image(store, layer, project):
+    """Without a name the first is read, by any tool; a name is looked for, and told if unknown."""
+    made = [
+        assemble(
+            store, project=project, platform=AMD64, layers=[layer(name.encode())], variant=name
+        )
+        for name in ("cpu", "cu130")
+    ]
+    both = index(store, made)
+    assert read_image(store, both, AMD64).variant == "cpu"
+    for name, descriptor in zip(("cpu", "cu130"), made, strict=True):
+        image = read_image(store, both, AMD64, name)
+        assert (image.descriptor.digest, image.variant) == (descriptor.digest, name)
+        assert image.labels["dev.torchship.variant"] == name
+    with pytest.raises(ImageNotFound, match="no variant cu118 for linux/amd64: it has cpu, cu130"):
+        read_image(store, both, AMD64, "cu118")
+
+
+def test_an_image_that_stands_alone_tells_its_variant(store, layer, project, image):
+    """Outside its index the config says it; an image without variants has none to ask for."""
+    cpu = assemble(store, project=project, platform=AMD64, layers=[layer(b"1")], variant="cpu")
+    alone = Descriptor(media_type=cpu.media_type, digest=cpu.digest, size=cpu.size)
+    assert read_image(store, alone, AMD64, "cpu").variant == "cpu"
+    with pytest.raises(ImageNotFound, match="no variant cu130 for linux/amd64: it has cpu"):
+        read_image(store, alone, AMD64, "cu130")
+    with pytest.raises(ImageNotFound, match="no variant cpu for linux/amd64: it has no variants"):
+        read_image(store, image(b"1", AMD64), AMD64, "cpu")
+
+
 def test_an_index_without_platforms_or_in_another_index_is_understood(store, image):
     """The config has the last word; indexes nest; an attestation is no image."""
     first, second = image(b"1", AMD64), image(b"2", ARM64)

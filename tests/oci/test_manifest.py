@@ -9,6 +9,7 @@ from torchship.oci.manifest import Index, Manifest, parse
 from torchship.oci.mediatypes import DOCKER_INDEX, DOCKER_MANIFEST, OCI_INDEX, OCI_MANIFEST
 from torchship.platform import Platform
 
+AMD64 = Platform("linux", "amd64")
 BLOB = {"mediaType": "application/octet-stream", "digest": "sha256:" + "a" * 64, "size": 3}
 MANIFEST = {"schemaVersion": 2, "config": BLOB, "layers": [BLOB, BLOB]}
 INDEX = {"schemaVersion": 2, "manifests": [BLOB]}
@@ -31,6 +32,33 @@ def test_a_manifest_is_known_by_its_type_or_its_shape(media_type):
     index = read(INDEX)
     assert isinstance(index, Index)
     assert index.media_type == OCI_INDEX
+
+
+def variant(name, digit):
+    """Return an entry of an index for one platform, of a variant."""
+    noted = {"annotations": {"dev.torchship.variant": name}} if name else {}
+    digest = "sha256:" + digit * 64
+    return {**BLOB, **noted, "digest": digest, "platform": {"os": "linux", "architecture": "amd64"}}
+
+
+def test_the_first_of_a_platform_is_taken_unless_a_variant_is_chosen():
+    """Who chooses is shown the variants in their order, and asked only where there are any."""
+    index = read({"schemaVersion": 2, "manifests": [variant("cpu", "a"), variant("cu130", "b")]})
+    shown = []
+
+    def last(names):
+        shown.append(names)
+        return names[-1]
+
+    assert index.matching(AMD64, "x").digest.hex == "a" * 64
+    assert index.matching(AMD64, "x", last).digest.hex == "b" * 64
+    assert shown == [("cpu", "cu130")]
+    with pytest.raises(ManifestError, match="holds no variant cu118 for linux/amd64") as caught:
+        index.matching(AMD64, "x", lambda _: "cu118")
+    assert caught.value.hint == "it holds: cpu, cu130"
+    plain = read({"schemaVersion": 2, "manifests": [variant("", "a"), variant("", "b")]})
+    assert plain.matching(AMD64, "x", last).digest.hex == "a" * 64
+    assert len(shown) == 1
 
 
 @pytest.mark.parametrize("value", [[BLOB], [], {}, "x", 1, False])

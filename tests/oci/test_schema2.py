@@ -2,7 +2,7 @@ import pytest
 
 from torchship.errors import ManifestError
 from torchship.oci import mediatypes
-from torchship.oci.assemble import index
+from torchship.oci.assemble import assemble, index
 from torchship.oci.image import read_image
 from torchship.oci.schema2 import as_docker
 from torchship.platform import Platform
@@ -21,6 +21,19 @@ def test_docker_schema_2_is_written_and_read(store, image):
     assert [layer.digest for layer in theirs.layers] == [layer.digest for layer in ours.layers]
     assert {layer.media_type for layer in theirs.layers} == {mediatypes.DOCKER_GZIP}
     assert "annotations" not in theirs.raw_manifest.decode()
+
+
+def test_variants_are_told_apart_in_dockers_words_too(store, layer, project):
+    """The mark stays beside each manifest, where tools that do not know it pass over it."""
+    made = [
+        assemble(
+            store, project=project, platform=AMD64, layers=[layer(name.encode())], variant=name
+        )
+        for name in ("cpu", "cu130")
+    ]
+    docker = as_docker(store, index(store, made))
+    assert read_image(store, docker, AMD64).variant == "cpu"
+    assert read_image(store, docker, AMD64, "cu130").variant == "cu130"
 
 
 def test_what_docker_has_no_word_for_is_refused(store):
