@@ -9,6 +9,7 @@ from functools import partial
 from torchship.digest import Descriptor, Digest
 from torchship.errors import HostileInput, ManifestError
 from torchship.layers.layer import TITLE
+from torchship.oci.image import Image, read_one
 from torchship.oci.manifest import Index, Manifest, parse
 from torchship.oci.parallel import each
 from torchship.oci.reference import Reference
@@ -37,6 +38,7 @@ def pull(
     *,
     platform: Platform | None,
     choice: Choice | None = None,
+    approve: Callable[[Image], object] | None = None,
     progress: Progress,
     registry: Registry | None = None,
 ) -> Pulled:
@@ -45,17 +47,22 @@ def pull(
     ``platform`` chooses from an index, and ``choice`` from the variants that it has for that
     platform (None: the first); without a platform all that it holds is taken. An index keeps its
     raw bytes, and so its digest, even where one of its images is taken. What the store has is
-    not fetched. Raises `RegistryError`, `ManifestError` or `StoreError`; then the name still
-    means what it meant before.
+    not fetched. ``approve`` is shown each image before its layers are fetched, and refuses by
+    an error of its own. Raises `RegistryError`, `ManifestError` or `StoreError`; then the name
+    still means what it meant before.
     """
     source = registry or Registry(reference.registry)
     raw, top = source.manifest(reference)
-    manifests = tuple(_images(reference, raw, top, store, source, platform, choice))
+    found = tuple(_images(reference, raw, top, store, source, platform, choice))
     store.put(raw, top.media_type)
-    blobs = {blob.digest: blob for manifest in manifests for blob in manifest.blobs}
-    received = fetch_blobs(
-        tuple(blobs.values()), reference, store, registry=source, progress=progress
-    )
+    fetch = partial(fetch_blobs, store=store, registry=source, progress=progress)
+    received = 0
+    if approve is not None:
+        received += fetch([manifest.config for _, manifest in found], reference)
+        for descriptor, _ in found:
+            approve(read_one(store, descriptor))
+    blobs = {blob.digest: blob for _, manifest in found for blob in manifest.blobs}
+    received += fetch(tuple(blobs.values()), reference)
     store.origins.add(top.digest, [reference])
     store.tag(reference, top)
     total = sum(blob.size for blob in blobs.values())
@@ -87,11 +94,11 @@ def _images(
     platform: Platform | None,
     choice: Choice | None,
     depth: int = 0,
-) -> Iterator[Manifest]:
+) -> Iterator[tuple[Descriptor, Manifest]]:
     """Yield the manifests of images below a descriptor, and put those of an index away."""
     document = parse(raw, descriptor.media_type, str(reference))
     if isinstance(document, Manifest):
-        yield document
+        yield descriptor, document
         return
     if depth == _DEPTH:
         raise ManifestError(f"{reference} is an index of indexes, {depth} deep")
