@@ -257,3 +257,46 @@ def test_the_demo_draws_digits_where_mnist_cannot_be_had(demo, machine, capfd):
     assert [named.reference.familiar for named in machine.store.images()] == [
         "synthetic-digits:demo"
     ]
+
+
+@pytest.fixture
+def variants(machine) -> Path:
+    """Give a project with two builds of torch, which share a wheel."""
+    machine.wheel("six")
+    machine.wheel("torch", "2.0+cpu", requires=["six"])
+    machine.wheel("torch", "2.0", requires=["six", "nvidia-cuda-runtime==13.0.96"])
+    machine.wheel("nvidia-cuda-runtime", "13.0.96")
+    settings = f'{PLAIN}torch = ["cpu", "cu130"]\n'
+    return machine.project(settings=settings, requirements__txt="torch==2.0\n")
+
+
+def test_one_name_holds_every_variant(machine, variants):
+    """An index of two images for one platform, which differ in torch and what it brings alone."""
+    machine.build(variants)
+    shown = machine.torchship("inspect", "project", "--json").out
+    cpu, cuda = json.loads(shown)
+    assert (cpu["variant"], cuda["variant"]) == ("cpu", "cu130")
+    assert (cpu["platform"], cuda["platform"]) == ("linux/amd64",) * 2
+    assert cuda["labels"]["dev.torchship.cuda"] == "13.0"
+    one, two = ({layer["digest"] for layer in each["layers"]} for each in (cpu, cuda))
+    titles = {layer["digest"]: layer["title"] for each in (cpu, cuda) for layer in each["layers"]}
+    assert sorted(titles[digest] for digest in one ^ two) == [
+        "nvidia-cuda-runtime 13.0.96",
+        "torch 2.0",
+        "torch 2.0+cpu",
+    ]
+    assert "linux/amd64 cpu, linux/amd64 cu130" in machine.torchship("images").out
+    assert machine.torchship("lock", "--check", variants).status == 0
+
+
+def test_one_variant_can_be_built_alone(machine, variants):
+    """It is the very image that the index holds; one that the project lacks is named."""
+    machine.build(variants)
+    both = json.loads(machine.torchship("inspect", "project", "--json").out)
+    alone = machine.build(variants, "--variant", "cu130", "-t", "alone")
+    assert alone == both[1]["manifest"]
+    machine.torchship("build", variants, "--variant", "cu118").fails(
+        "the project has no variant cu118: tool.torchship.torch is cpu, cu130", status=2
+    )
+    plain = machine.project("plain", settings=f'{PLAIN}torch = "cpu"\n')
+    assert machine.build(plain, "--variant", "cpu") == machine.build(plain)
