@@ -27,14 +27,18 @@ def layer(name: str, size: int) -> tuple[bytes, Digest]:
 
 
 def image(
-    store: Store, layers: Sequence[tuple[str, int]], *, architecture: str = "amd64"
+    store: Store,
+    layers: Sequence[tuple[str, int]],
+    *,
+    architecture: str = "amd64",
+    environment: Sequence[str] = (),
 ) -> Descriptor:
     """Put an image of such layers into a store; return its manifest's descriptor."""
     made = [layer(name, size) for name, size in layers]
     config = {
         "architecture": architecture,
         "os": "linux",
-        "config": {"Cmd": ["true"]},
+        "config": {"Cmd": ["true"], "Env": list(environment)},
         "rootfs": {"type": "layers", "diff_ids": [str(diff_id) for _, diff_id in made]},
     }
     manifest = {
