@@ -112,20 +112,12 @@ def decide(wish: Gpus, cuda: str | None, engine: str, machine: Machine) -> Decis
             gpus=Gpus(amount=NONE),
             said=f"{lacking.message}: the program runs on the CPU (to use the GPU: {lacking.hint})",
         )
-    if elsewhere(engine):
-        return Decision(gpus=wish)
     if (lacking := lack(engine, machine)) is not None:
         raise lacking
     check_driver(cuda, machine)
     if isinstance(wish.amount, int) and 0 < len(machine.gpus) < wish.amount:
         raise _too_few(wish.amount, len(machine.gpus), "this machine has")
     return Decision(gpus=wish)
-
-
-def elsewhere(engine: str, environment: Mapping[str, str] = os.environ) -> bool:
-    """Tell whether an engine runs its containers on another machine than this one."""
-    host = environment.get("DOCKER_HOST" if engine == "docker" else "CONTAINER_HOST", "")
-    return engine != "native" and bool(host) and not host.startswith("unix:")
 
 
 def lack(engine: str, machine: Machine) -> EngineError | None:
@@ -183,7 +175,7 @@ def docker_arguments(gpus: Gpus) -> tuple[str, ...]:
         return ()
     machine = survey()
     found = registry()
-    if found.names(KIND) and not machine.runtime_hook and not elsewhere("docker"):
+    if found.names(KIND) and not machine.runtime_hook:
         return _devices(gpus.named(found))
     if gpus.amount is not None:
         return ("--gpus", str(gpus.amount))
@@ -195,9 +187,6 @@ def podman_arguments(gpus: Gpus) -> tuple[str, ...]:
     """Return what ``podman run`` takes for these GPUs, named by CDI; raise `EngineError`."""
     if not gpus:
         return ()
-    if elsewhere("podman"):
-        number = gpus.amount if isinstance(gpus.amount, int) else 0
-        return _devices(tuple(map(str, range(number))) or gpus.devices or (ALL,))
     return _devices(gpus.named(registry()))
 
 

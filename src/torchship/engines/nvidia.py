@@ -20,6 +20,10 @@ GENERATE = "sudo nvidia-ctk cdi generate --output=/etc/cdi/nvidia.yaml"
 
 INSTALL = "install the NVIDIA Container Toolkit (package nvidia-container-toolkit)"
 
+UNCHECKED = "NVIDIA_DISABLE_REQUIRE"
+"""Variable that NVIDIA's own runtime knows: the driver is then taken for new enough, as it is
+for an image that brings CUDA's forward compatibility libraries."""
+
 _OLDEST_DRIVER = {11: "450.80.02", 12: "525.60.13", 13: "580.65.06"}
 """The oldest driver for each major version of CUDA, by minor-version compatibility.
 
@@ -83,7 +87,8 @@ def check_driver(cuda: str | None, machine: Machine) -> None:
     raise EngineError(
         f"the image has CUDA {cuda}, which needs NVIDIA driver {oldest} or later, "
         f"and this machine has {machine.driver}",
-        hint=f"update the driver, {other}or run on the CPU with --gpus none",
+        hint=f"update the driver, {other}or run on the CPU with --gpus none "
+        f"(-e {UNCHECKED}=1 where the image brings its own forward compatibility libraries)",
     )
 
 
