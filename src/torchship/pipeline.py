@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from torchship.derive import Gather
     from torchship.engines.request import Engine, Request
     from torchship.layers.layer import Interpreter, Layer
+    from torchship.oci.cache import Cache, Taken
     from torchship.oci.image import Image
     from torchship.oci.reference import Reference
     from torchship.oci.store import Store
@@ -91,54 +92,111 @@ def build(
     *,
     store: Store,
     platforms: Sequence[Platform],
+    variants: Sequence[str] = (),
     names: Sequence[str | Reference],
     progress: Progress,
+    cache: Cache | None = None,
 ) -> Descriptor:
-    """Build an image for each platform, tag it (an index over several), return what was tagged."""
+    """Build an image for each platform, tag it (an index over several), return what was tagged.
+
+    Of each platform, one is built for each of ``variants`` (default: the project's). What
+    ``cache`` offers is taken by digest; the store notes where such layers can be had.
+    """
     from torchship.oci import image
 
     manifests = []
-    for platform in platforms:
-        below = _published_base(pins.platform(platform), store=store, progress=progress)
-        layers = derived(project, pins, platform, below=below, store=store, progress=progress)
-        standing = replace(project, base=pins.platform(platform).base.reference)
-        manifests.append(
-            image.assemble(store, project=standing, platform=platform, layers=layers, below=below)
+    wanted = [(each, name) for each in platforms for name in variants or project.variants]
+    for platform, variant in wanted:
+        entry = pins.platform(platform, variant)
+        below = _published_base(entry, store=store, progress=progress, cache=cache)
+        layers = derived(
+            project, pins, entry, below=below, store=store, progress=progress, cache=cache
         )
+        manifests.append(
+            image.assemble(
+                store,
+                project=replace(project, base=entry.base.reference),
+                platform=platform,
+                layers=layers,
+                below=below,
+                variant=variant,
+            )
+        )
+        if cache is not None:
+            _tell(cache.note(store, manifests[-1].digest, layers), progress)
     top = manifests[0] if len(manifests) == 1 else image.index(store, manifests)
     for name in names:
         store.tag(name, top)
     return top
 
 
-def _published_base(entry: PlatformLock, *, store: Store, progress: Progress) -> Image | None:
+def _tell(taken: Taken, progress: Progress) -> None:
+    from torchship.display import size
+
+    if taken.layers:
+        progress.say(
+            f"{taken.layers} layers ({size(taken.size)}) are taken by digest from "
+            f"{', '.join(each.familiar for each in taken.holders)}: "
+            f"received {size(taken.received)}"
+        )
+
+
+def ready(
+    store: Store, top: Descriptor, platform: Platform, *, variant: str = "", progress: Progress
+) -> Image:
+    """Return a platform's image with all its layers in the store: ``variant``, or its first.
+
+    Those that were taken by digest, and another platform of an index, are pulled from where
+    the image was published. Raises `BlobMissing` where they are nowhere.
+    """
+    from torchship.oci.image import read_image
+
+    try:
+        image = read_image(store, top, platform, variant)
+    except BlobMissing:
+        image = None
+    if image is None or any(layer.digest not in store.blobs for layer in image.layers):
+        from torchship.oci.complete import complete
+
+        complete(store, top, platform=platform, variant=variant, progress=progress)
+        image = read_image(store, top, platform, variant)
+    return image
+
+
+def _published_base(
+    entry: PlatformLock, *, store: Store, progress: Progress, cache: Cache | None
+) -> Image | None:
     """Return the image that the project's stands on; None for a base of Debian packages."""
     if entry.base.digest is None:
         return None
-    from torchship.oci.base import base_image
+    from torchship.oci.base import base_image, fetch_base
 
-    return base_image(
-        entry.base.reference, entry.base.digest, entry.platform, store=store, progress=progress
-    )
+    name = entry.base.reference
+    below = base_image(name, entry.base.digest, entry.platform, store=store)
+    wanted = [layer for layer in below.layers if cache is None or not cache.has(store, layer)]
+    fetch_base(name, wanted, store=store, progress=progress)
+    return below
 
 
 def derived(
     project: Project,
     pins: Lock,
-    platform: Platform,
+    entry: PlatformLock,
     *,
     below: Image | None = None,
     store: Store,
     progress: Progress,
+    cache: Cache | None = None,
 ) -> tuple[Layer, ...]:
-    """Return the image's layers, making those that the store does not know.
+    """Return the layers of one platform's image, making those that the store does not know.
+
+    ``entry`` are the lock's pins of that platform, and of that variant of it.
 
     ``below`` is a published image that it stands on; its layers come first, as they are.
     """
     from torchship.derive import derive
     from torchship.layers.plan import plan
 
-    entry = pins.platform(platform)
     under = below.layers if below else ()
 
     def interpreter(base: Sequence[Layer]) -> Interpreter | None:
@@ -147,9 +205,11 @@ def derived(
         here = on_host(entry.python)
         if here is not None or not base:
             return here
-        if not platform.is_host:
+        if not entry.platform.is_host:
             # Bytecode is the same for every platform, so this machine's base compiles it.
             base = _base_for_host(project, pins, entry, store=store, progress=progress)
+        elif cache is not None:
+            cache.bring(store, base)
         return interpreter_for(entry.python, base=base, store=store)
 
     recipes = plan(
@@ -163,9 +223,10 @@ def derived(
         recipes,
         store=store,
         base=under,
-        gather=_gatherer(project, pins, platform, store=store, progress=progress),
+        gather=_gatherer(project, pins, entry.platform, store=store, progress=progress),
         interpreter=interpreter,
         progress=progress,
+        published=cache.layers if cache else None,
     )
 
 
@@ -245,6 +306,7 @@ def run(
     image: Image,
     name: str,
     directory: RunDirectory,
+    index: Digest | None = None,
 ) -> Outcome:
     """Run an image once and write down what it gave.
 
@@ -281,4 +343,3 @@ def run(
     if done.fault is not None and done.run.status == 0:
         raise done.fault
     return Outcome(status=done.run.status, seconds=done.run.seconds, metrics=done.run.metrics)
-    index: Digest | None = None,

@@ -33,7 +33,8 @@ def images(as_json: bool) -> None:
             # One damaged image hides no other; what repairs or removes it needs its name.
             complain(error)
             found = ()
-        platforms = ", ".join(str(each.image.platform) for each in found)
+        images = (each.image for each in found)
+        platforms = ", ".join(f"{each.platform} {each.variant}".strip() for each in images)
         total = sum(each.size for each in found)
         rows.append((named.reference.familiar, named.descriptor.digest, platforms, total))
     if as_json:
@@ -94,12 +95,14 @@ def prune() -> None:
 def save(reference: str, output: Path) -> None:
     """Write an image to one file, which is an OCI archive and can be loaded by Docker."""
     from torchship.display import display
+    from torchship.oci.complete import complete
     from torchship.oci.save import save as write
 
     store = open_store()
     found = store.find(reference)
     names = [named.reference for named in store.images() if named.descriptor == found]
     with display() as progress:
+        complete(store, found, platform=None, progress=progress)
         write(store, found, output, names=_asked(reference, names), progress=progress)
     click.echo(output)
 

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from torchship.digest import Descriptor
+    from torchship.oci.cache import Cache
     from torchship.oci.reference import Reference
     from torchship.oci.store import Store
     from torchship.platform import Platform
@@ -94,20 +95,35 @@ def lock(
     epilog=example(
         "torchship build examples/mnist -t me/mnist:v0.1",
         "torchship build --platform linux/amd64 --platform linux/arm64",
+        "torchship build -t registry.example/me/mnist:v2 --push "
+        "--cache-from registry.example/me/mnist:v1",
     )
 )
 @directory
 @click.option("-t", "--tag", "names", multiple=True, metavar="REF", help="Name the image.")
 @platforms
+@click.option(
+    "--variant", metavar="NAME", help="Of the builds in `torch`, build only this one, e.g. cpu."
+)
 @lock_file
 @click.option("--push", is_flag=True, help="Push what -t names to its registry.")
+@click.option(
+    "--cache-from",
+    "cache_from",
+    multiple=True,
+    metavar="REF",
+    help="Take the layers that this published image has already by digest, without downloading "
+    "them; may be repeated. With --push, the names that -t gives are looked at, too.",
+)
 @click.option("--docker", is_flag=True, help="Write Docker schema 2 manifests, for old tools.")
 def build(
     directory: Path,
     names: tuple[str, ...],
     platforms: tuple[str, ...],
+    variant: str | None,
     lock_file: Path | None,
     push: bool,
+    cache_from: tuple[str, ...],
     docker: bool,
 ) -> None:
     """Build an OCI image of a project: no Docker, no root, the same bytes everywhere."""
@@ -118,10 +134,22 @@ def build(
 
     project, store = load(directory), open_store()
     named = tuple(Reference.parse(name) for name in names or (project.name,))
+    published = tuple(Reference.parse(name) for name in cache_from)
+    wanted = parse_platforms(platforms) or project.platforms
     with display() as progress:
+        cache = None
+        if published or push:
+            from torchship.oci.cache import Cache
+
+            cache = Cache(
+                named=published,
+                overwritten=named if push else (),
+                platforms=wanted,
+                progress=progress,
+            )
         # Docker's manifests take the names, and OCI's, which they are made of, never have them.
         kept = () if docker else named
-        top = built(project, kept, parse_platforms(platforms), lock_file, store, progress)
+        top = built(project, kept, wanted, lock_file, store, progress, cache=cache, variant=variant)
         if docker:
             from torchship.oci.schema2 import as_docker
 
@@ -140,8 +168,11 @@ def built(
     lock_file: Path | None,
     store: Store,
     progress: Progress,
+    *,
+    cache: Cache | None = None,
+    variant: str | None = None,
 ) -> Descriptor:
-    """Lock where needed, build, name, and tell what came of it."""
+    """Lock where needed, build, name, and tell what came of it; of all variants, or of one."""
     from torchship import pipeline
     from torchship.display import size
     from torchship.oci.describe import describe
@@ -150,13 +181,28 @@ def built(
     began = time.monotonic()
     path = lock_file or project.root / lockfile.FILENAME
     wanted = tuple(platforms) or project.platforms
+    if variant is not None and variant not in project.torch:
+        raise UsageError(
+            f"the project has no variant {variant}: tool.torchship.torch is "
+            f"{', '.join(project.torch)}",
+            hint="name all that the project should have there, in a list",
+        )
+    variants = (variant,) if variant and len(project.torch) > 1 else ()
     pins = pipeline.locked(project, path, store=store, platforms=wanted, progress=progress)
     top = pipeline.build(
-        project, pins, store=store, platforms=wanted, names=names, progress=progress
+        project,
+        pins,
+        store=store,
+        platforms=wanted,
+        variants=variants,
+        names=names,
+        progress=progress,
+        cache=cache,
     )
     for found in describe(store, top):
+        what = f"{found.image.platform} {found.image.variant}".strip()
         progress.say(
-            f"{found.image.platform}: {len(found.layers)} layers, {size(found.size)}, "
+            f"{what}: {len(found.layers)} layers, {size(found.size)}, "
             f"{time.monotonic() - began:.1f} s"
         )
     return top

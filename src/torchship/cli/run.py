@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from torchship.cli.common import complain, example, load, lock_file, open_store
+from torchship.cli.common import choice, complain, example, load, lock_file, open_store, variant
 from torchship.cli.project import built
 from torchship.errors import ImageNotFound, MetricsError, TorchshipError, UsageError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
     from torchship.digest import Descriptor
+    from torchship.engines.gpu import Decision, Gpus
+    from torchship.oci.image import Image
     from torchship.oci.store import Store
+    from torchship.oci.variant import Choice
     from torchship.platform import Platform
     from torchship.progress import Progress
     from torchship.runs.run import RunDirectory
@@ -34,10 +41,10 @@ COULD_NOT_START = 125
 @click.argument("command", nargs=-1, type=click.UNPROCESSED)
 @click.option(
     "--engine",
-    type=click.Choice(["auto", "native"]),
+    type=click.Choice(["auto", "docker", "podman", "native"]),
     default="auto",
     show_default=True,
-    help="What runs the image; native needs no container engine.",
+    help="What runs the image; auto takes the first of these that works here.",
 )
 @click.option(
     "--gpus",
@@ -68,6 +75,7 @@ COULD_NOT_START = 125
 )
 @click.option("--memory", metavar="BYTES", help="Use at most this much memory, e.g. 4G.")
 @click.option("--platform", metavar="OS/ARCH", help="Run this platform of an index.")
+@variant
 @lock_file
 def run(
     target: str,
@@ -83,6 +91,7 @@ def run(
     cpus: float | None,
     memory: str | None,
     platform: str | None,
+    variant: str | None,
     lock_file: Path | None,
 ) -> None:
     """Run a project directory (locked and built first) or an image.
@@ -94,7 +103,6 @@ def run(
     from torchship.engines.choose import choose
     from torchship.engines.gpu import Gpus
     from torchship.engines.request import Mount, Request
-    from torchship.oci.image import read_image
     from torchship.platform import Platform
 
     if tty and not (sys.stdin.isatty() and sys.stdout.isatty()):
@@ -106,10 +114,17 @@ def run(
     wanted = Platform.parse(platform) if platform else Platform.host()
     store = open_store()
     try:
-        chosen = choose(engine, store)
         with display() as progress:
-            top, name = _target(target, wanted, lock_file, store, progress)
-        image = read_image(store, top, wanted)
+            chosen = choose(engine, store, progress=progress)
+            suiting = choice(variant, gpus=wish, engine=chosen.name)
+            decided = partial(_decided, wish=wish, engine=chosen.name, variables=variables)
+            top, name = _target(target, wanted, suiting, decided, lock_file, store, progress)
+            taken = variant or _variant(store, top, wanted, suiting)
+            image = pipeline.ready(store, top, wanted, variant=taken, progress=progress)
+            decision = decided(image)
+            if decision.said:
+                progress.say(decision.said)
+            chosen.prepare(image, progress=progress)
         directory = _run_directory(output, image.descriptor)
         request = Request(
             image=image,
@@ -122,7 +137,7 @@ def run(
             tty=tty,
             processors=cpus,
             memory=limit,
-            gpus=wish,
+            gpus=decision.gpus,
             log=directory.log,
         )
         outcome = pipeline.run(request, chosen, image=image, name=name, directory=directory)
@@ -143,6 +158,8 @@ def run(
 def _target(
     target: str,
     platform: Platform,
+    suiting: Choice,
+    decided: Callable[[Image], Decision],
     lock_file: Path | None,
     store: Store,
     progress: Progress,
@@ -154,7 +171,8 @@ def _target(
     if folder.is_dir():
         project = load(folder)
         name = Reference.parse(project.name)
-        top = built(project, (name,), (platform,), lock_file, store, progress)
+        one = suiting(project.torch) if len(project.torch) > 1 else None
+        top = built(project, (name,), (platform,), lock_file, store, progress, variant=one)
         return top, project.name
     if target.startswith((".", "/", "~")):
         raise UsageError(f"there is no directory {target}", hint="name one that holds main.py")
@@ -172,8 +190,31 @@ def _target(
 
         reference = Reference.parse(target)
         progress.say(f"{target} is not in the store: pulling it from {reference.registry}")
-    pulled = pull(reference, store, platform=platform, progress=progress)
+    pulled = pull(
+        reference, store, platform=platform, choice=suiting, approve=decided, progress=progress
+    )
     return pulled.descriptor, target
+
+
+def _variant(store: Store, top: Descriptor, platform: Platform, suiting: Choice) -> str:
+    """Return which of an image's variants to run; empty where it has none."""
+    from torchship.oci.image import manifests
+    from torchship.oci.variant import offered
+
+    names = offered(manifests(store, top), platform)
+    return suiting(names) if names else ""
+
+
+def _decided(image: Image, *, wish: Gpus, engine: str, variables: Mapping[str, str]) -> Decision:
+    """Decide which GPUs the program gets; refuse where they, or the driver, do not suffice."""
+    from torchship.engines.gpu import decide
+    from torchship.engines.nvidia import UNCHECKED, survey
+    from torchship.oci import cuda
+
+    machine = survey()
+    if variables.get(UNCHECKED):
+        machine = replace(machine, driver=None)
+    return decide(wish, cuda.of_image(image), engine, machine)
 
 
 def _run_directory(output: Path | None, image: Descriptor) -> RunDirectory:

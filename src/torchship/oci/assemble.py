@@ -15,8 +15,9 @@ from torchship import canonical
 from torchship.digest import Descriptor
 from torchship.errors import PlanError, UsageError
 from torchship.layers import layout
-from torchship.layers.layer import Layer
+from torchship.layers.layer import KEY, Layer
 from torchship.oci import cuda, mediatypes
+from torchship.oci.documents import DERIVED_LAYERS
 from torchship.oci.variant import VARIANT
 from torchship.platform import Platform
 from torchship.project.project import Metric, Project
@@ -27,14 +28,14 @@ UNPACKED_SIZE = "dev.torchship.layer.unpacked-size"
 METRICS = "dev.torchship.metrics"
 """Label: the metrics that the project declares, as JSON, so that the image alone tells them."""
 
-MOST_LAYERS = 127
-"""Docker's overlay2 driver mounts no more."""
 SEED = "dev.torchship.seed"
 """Label: how a seed reaches the program, such as ``--seed {seed}``."""
 
 DATA = "dev.torchship.data"
 """Label: the data files of the image, as JSON: absolute path -> sha256 digest."""
 
+MOST_LAYERS = 127
+"""Docker's overlay2 driver mounts no more."""
 
 _ENVIRONMENT = {
     "PATH": layout.PATH,
@@ -99,6 +100,7 @@ def assemble(
         },
         "rootfs": {"type": "layers", "diff_ids": [str(layer.diff_id) for layer in layers]},
         "history": [{"created": created, "created_by": layer.title} for layer in layers],
+        DERIVED_LAYERS: [_derived(layer) for layer in layers],
     }
     manifest = {
         "schemaVersion": 2,
@@ -138,6 +140,16 @@ def _described(layer: Layer) -> Descriptor:
     )
 
 
+def _derived(layer: Layer) -> str:
+    """Note a layer's key and unpacked size; nothing for a layer that was published by others.
+
+    The manifest's annotations say the same, but Docker's manifests have none, and tools that
+    rewrite manifests drop them. config.md allows further fields, and leaves them as they are.
+    """
+    key = layer.annotations.get(KEY)
+    return f"{key} {layer.unpacked_size}" if key else ""
+
+
 def _labels(project: Project, layers: Sequence[Layer], created: str) -> dict[str, str]:
     metrics = {metric.name: _stated(metric) for metric in project.metrics}
     data = {file.path: str(file.digest) for file in project.data}
@@ -146,11 +158,17 @@ def _labels(project: Project, layers: Sequence[Layer], created: str) -> dict[str
         # Manifests may lose their annotations on the way (Docker writes its own): labels stay
         **({cuda.LABEL: version} if version else {}),
         **({METRICS: canonical.encode(metrics).decode()} if metrics else {}),
+        **({SEED: project.seed} if project.seed else {}),
+        **({DATA: canonical.encode(data).decode()} if data else {}),
         "org.opencontainers.image.title": project.name,
         "org.opencontainers.image.created": created,
         "org.opencontainers.image.base.name": project.base,
         "dev.torchship.python": project.python,
     }
+
+
+def _stated(metric: Metric) -> dict[str, object]:
+    return {key: value for key, value in asdict(metric).items() if value is not None}
 
 
 def _created(environment: Mapping[str, str]) -> str:
@@ -164,9 +182,3 @@ def _created(environment: Mapping[str, str]) -> str:
             hint="unset it, or set it to such a number: `date +%s` prints one",
         ) from None
     return moment.strftime("%Y-%m-%dT%H:%M:%SZ")
-        **({SEED: project.seed} if project.seed else {}),
-        **({DATA: canonical.encode(data).decode()} if data else {}),
-def _stated(metric: Metric) -> dict[str, object]:
-    return {key: value for key, value in asdict(metric).items() if value is not None}
-
-
