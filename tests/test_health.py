@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 import pytest
 
 from torchship import health
+from torchship.engines.nvidia import Machine
 from torchship.oci.store import Store
 
 
@@ -63,3 +65,66 @@ def test_an_architecture_without_images_hides_nothing_else(findings, monkeypatch
     found = findings()
     assert "not supported" in found["python"].state
     assert "store" in found
+
+
+@pytest.fixture
+def gpu_findings(tmp_path, monkeypatch):
+    """Look at a machine's GPUs, with the CDI specifications of a folder."""
+    (tmp_path / "cdi").mkdir()
+    monkeypatch.setenv("TORCHSHIP_CDI_DIRS", str(tmp_path / "cdi"))
+
+    def examine(**machine):
+        return {found.subject: found for found in health._gpus(Machine(**machine))}
+
+    return examine
+
+
+GPUS = {"driver": "580.65.06", "gpus": (Path("/dev/nvidia0"), Path("/dev/nvidia1"))}
+
+
+def test_a_machine_without_a_gpu_is_one_line_and_no_fault(gpu_findings):
+    """Most machines are."""
+    assert gpu_findings() == {
+        "gpu": health.Finding(subject="gpu", state="no NVIDIA GPU; programs run on the CPU")
+    }
+
+
+def test_a_gpu_without_the_toolkit(gpu_findings):
+    """What each engine lacks, and the fix."""
+    found = gpu_findings(**GPUS)
+    assert found["gpu"].state == (
+        "/dev/nvidia0, /dev/nvidia1; driver 580.65.06 runs images of CUDA 13 and older"
+    )
+    assert found["container toolkit"].state == "not installed"
+    assert "nvidia-ctk runtime configure" in found["gpus on docker"].fix
+    assert "nvidia-ctk cdi generate --output=/etc/cdi/nvidia.yaml" in found["gpus on podman"].fix
+    assert found["gpus on native"].fix
+
+
+def test_a_gpu_with_its_specification(gpu_findings, tmp_path):
+    """Files and devices are named, and every engine can."""
+    (tmp_path / "cdi" / "nvidia.yaml").write_text(
+        "{cdiVersion: 0.6.0, kind: nvidia.com/gpu, devices: "
+        '[{name: "0", containerEdits: {deviceNodes: [{path: /dev/null}]}}]}'
+    )
+    found = gpu_findings(**GPUS)
+    assert found["cdi"].state == f"{tmp_path}/cdi/nvidia.yaml: nvidia.com/gpu=0"
+    for engine in ("docker", "podman", "native"):
+        assert found[f"gpus on {engine}"] == health.Finding(
+            subject=f"gpus on {engine}", state="can be passed on"
+        )
+
+
+def test_a_broken_specification_is_told_on_any_machine(gpu_findings, tmp_path):
+    """With its file, the field, and how to write it anew."""
+    (tmp_path / "cdi" / "nvidia.yaml").write_text("{cdiVersion: 0.6.0, kind: gpu, devices: []}")
+    found = gpu_findings()["cdi"]
+    assert found.state.startswith(f"{tmp_path}/cdi/nvidia.yaml: kind: ")
+    assert "nvidia-ctk cdi generate" in found.fix
+
+
+def test_drivers_that_cannot_be_used(gpu_findings):
+    """Too old for any CUDA, silent, or without a GPU."""
+    assert gpu_findings(driver="390.157", gpus=GPUS["gpus"])["gpu"].fix == "update the driver"
+    assert "nvidia-smi" in gpu_findings(gpus=GPUS["gpus"])["gpu"].fix
+    assert "nvidia-modprobe" in gpu_findings(driver="580.65.06")["gpu"].fix

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from torchship.display import size
+from torchship.engines.gpu import lack, registry
+from torchship.engines.nvidia import KIND, Machine, newest_cuda, survey
 from torchship.errors import TorchshipError, UsageError
 from torchship.oci.store import Store
 from torchship.platform import Platform
@@ -35,6 +37,7 @@ def examine(store: Store) -> Iterator[Finding]:
     yield _native(store)
     for name in ("docker", "podman"):
         yield _program(name)
+    yield from _gpus(survey())
     yield _mirrors()
 
 
@@ -90,6 +93,58 @@ def _program(name: str) -> Finding:
     if path is None:
         return Finding(subject=name, state="not installed; not needed to build or to run")
     return Finding(subject=name, state=path)
+
+
+def _gpus(machine: Machine) -> Iterator[Finding]:
+    """Say what there is for GPUs; on a machine without one, one line."""
+    try:
+        found = registry()
+    except TorchshipError as error:
+        yield Finding(subject="cdi", state=error.message, fix=error.hint or "look at its rights")
+        return
+    yield _driver(machine)
+    for fault in found.faults:
+        yield Finding(subject="cdi", state=fault.message, fix=fault.hint)
+    names = found.names(KIND)
+    if names:
+        files = ", ".join(str(path) for path, one in found.files.items() if one.kind == KIND)
+        yield Finding(subject="cdi", state=f"{files}: {KIND}={', '.join(names)}")
+    if not machine.gpus and not names:
+        return
+    programs = [each for each in (machine.ctk, machine.runtime_hook, machine.cdi_hook) if each]
+    yield Finding(
+        subject="container toolkit",
+        state=", ".join(map(str, programs)) or "not installed",
+    )
+    for engine in ("docker", "podman", "native"):
+        lacking = lack(engine, machine)
+        yield Finding(
+            subject=f"gpus on {engine}",
+            state="can be passed on" if lacking is None else lacking.message,
+            fix=None if lacking is None else lacking.hint,
+        )
+
+
+def _driver(machine: Machine) -> Finding:
+    if not machine.gpus:
+        lacking = None if machine.driver is None else lack("native", machine)
+        if lacking is None:
+            return Finding(subject="gpu", state="no NVIDIA GPU; programs run on the CPU")
+        return Finding(subject="gpu", state=lacking.message, fix=lacking.hint)
+    nodes = ", ".join(map(str, machine.gpus))
+    if machine.driver is None:
+        return Finding(
+            subject="gpu",
+            state=f"{nodes}; the driver does not tell its version",
+            fix="`nvidia-smi` tells whether the driver works",
+        )
+    newest = newest_cuda(machine.driver)
+    runs = f"runs images of CUDA {newest} and older" if newest else "is older than CUDA 11 needs"
+    return Finding(
+        subject="gpu",
+        state=f"{nodes}; driver {machine.driver} {runs}",
+        fix=None if newest else "update the driver",
+    )
 
 
 def _mirrors() -> Finding:

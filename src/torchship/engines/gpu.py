@@ -125,7 +125,8 @@ def lack(engine: str, machine: Machine) -> EngineError | None:
     from torchship.engines import driver
     from torchship.engines.nvidia import GENERATE, INSTALL, KIND
 
-    specified = bool(registry().names(KIND))
+    found = registry()
+    specified = bool(found.names(KIND))
     if not machine.gpus and not specified:
         if machine.driver is not None:
             return EngineError(
@@ -143,6 +144,8 @@ def lack(engine: str, machine: Machine) -> EngineError | None:
             hint=f"{INSTALL}, then `sudo nvidia-ctk runtime configure --runtime=docker` "
             "and `sudo systemctl restart docker`",
         )
+    if engine != "docker" and not specified and found.faults:
+        return found.missing(KIND, ALL)
     if engine == "podman" and not specified:
         return EngineError(
             f"Podman passes GPUs on by CDI, and no specification of {KIND} is here",

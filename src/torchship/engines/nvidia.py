@@ -77,13 +77,19 @@ def oldest_driver(cuda: str) -> str | None:
     return _OLDEST_DRIVER.get(int(cuda.partition(".")[0]))
 
 
+def newest_cuda(driver: str) -> int | None:
+    """Return the newest major version of CUDA that a driver runs; None: not one that is known."""
+    found = [major for major, oldest in _OLDEST_DRIVER.items() if not _older(driver, oldest)]
+    return max(found, default=None)
+
+
 def check_driver(cuda: str | None, machine: Machine) -> None:
     """Raise `EngineError` where the driver is older than an image's CUDA needs."""
     oldest = oldest_driver(cuda) if cuda else None
     if oldest is None or machine.driver is None or not _older(machine.driver, oldest):
         return
-    newest = [major for major, needs in _OLDEST_DRIVER.items() if not _older(machine.driver, needs)]
-    other = f"build the image for CUDA {max(newest)} or older, " if newest else ""
+    newest = newest_cuda(machine.driver)
+    other = f"build the image for CUDA {newest} or older, " if newest else ""
     raise EngineError(
         f"the image has CUDA {cuda}, which needs NVIDIA driver {oldest} or later, "
         f"and this machine has {machine.driver}",
