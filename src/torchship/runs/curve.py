@@ -50,24 +50,37 @@ def step_name(curve: Curve) -> str | None:
     return next((name for name in _STEPS if name in first), None)
 
 
+def kept(count: int, every: int) -> int:
+    """Return how many steps of ``count`` a curve keeps; -1 where there can be no such curve."""
+    if count < 1 or every < 1:
+        return -1
+    return (count - 1) // every + 1 + ((count - 1) % every > 0)
+
+
+def places(curve: Curve) -> tuple[int, ...]:
+    """Return the places, from 0, that the kept steps have in the log."""
+    grid = list(range(0, curve.count, curve.every))
+    return (*grid, curve.count - 1) if (curve.count - 1) % curve.every else tuple(grid)
+
+
 def _kept(steps: Iterator[Mapping[str, float]], source: str) -> Curve | None:
     """Keep every ``every``-th step and the last, doubling ``every`` whenever there are too many.
 
     So two logs of one length keep the same steps, whatever is in them.
     """
-    kept: list[Mapping[str, float]] = []
+    found: list[Mapping[str, float]] = []
     every, count, last = 1, 0, None
     for step in steps:
         if count % every == 0:
-            kept.append(step)
-            if len(kept) > MOST_STEPS:
-                kept, every = kept[::2], every * 2
+            found.append(step)
+            if len(found) > MOST_STEPS:
+                found, every = found[::2], every * 2
         last, count = step, count + 1
     if last is None:
         return None
     if (count - 1) % every:
-        kept.append(last)
-    return Curve(source=source, steps=tuple(kept), every=every)
+        found.append(last)
+    return Curve(source=source, count=count, steps=tuple(found), every=every)
 
 
 def _objects(file: Path) -> Iterator[Mapping[str, float]]:

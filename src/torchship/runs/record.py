@@ -25,11 +25,12 @@ EMPTY: Mapping[str, str] = MappingProxyType({})
 class Curve:
     """What a run logged step by step. ``steps`` are in the order in which they were logged.
 
-    ``source`` is a file of the output, or ``stdout``. Of a long log every ``every``-th step is
-    kept, and the last one.
+    ``source`` is a file of the output, or ``stdout``; ``count`` how many steps were logged. Of a
+    long log every ``every``-th is kept, and the last one.
     """
 
     source: str
+    count: int
     steps: tuple[Mapping[str, float], ...]
     every: int = 1
 

@@ -18,6 +18,7 @@ from torchship.digest import Digest
 from torchship.errors import RecordError
 from torchship.runs import typed
 from torchship.runs.claims import average, observations, sample_deviation, tolerance
+from torchship.runs.curve import kept
 from torchship.runs.record import Claim, Record
 
 STATEMENT = "https://in-toto.io/Statement/v1"
@@ -146,8 +147,8 @@ def _check_runs(record: Record, faults: typed.Faults) -> None:
         for name in (*run.metrics, *run.diverged):
             if not _is_name(name):
                 faults.note(f"{path}.metrics", f"has the name {name[:60]!a}")
-        if run.curve is not None and run.curve.every < 1:
-            faults.note(f"{path}.curve.every", "is less than 1")
+        if run.curve is not None and len(run.curve.steps) != kept(run.curve.count, run.curve.every):
+            faults.note(f"{path}.curve.steps", "are not as many as `count` and `every` say")
 
 
 def _is_name(name: str) -> bool:

@@ -1,0 +1,367 @@
+"""Verdicts."""
+
+from __future__ import annotations
+
+import math
+import random
+from dataclasses import replace
+
+import pytest
+from tests.runs.records import ACCURACY, IMAGE, NOW, accuracies, record, run
+
+from torchship.digest import Digest
+from torchship.project.project import Metric
+from torchship.runs.claims import tolerance
+from torchship.runs.record import DataUsed, Run
+from torchship.runs.verdict import Level, compare
+from torchship.runs.wording import told
+
+FIVE = (0.9915, 0.9917, 0.9921, 0.9908, 0.9912)
+LOSS = Metric(name="test_loss", better="lower")
+
+
+def level(author, reproducer) -> Level:
+    """Return the level of a verdict, having looked whether it can be told."""
+    found = compare(author, reproducer)
+    lines = told(found, author, reproducer)
+    assert lines[0].startswith(f"{found.wording}: ")
+    assert found.exit_code == found.level.exit_code
+    return found.level
+
+
+# -- the five verdicts
+
+
+def test_the_exit_codes():
+    """They are fixed: scripts rely on them."""
+    assert {each.value: each.exit_code for each in Level} == {
+        "BIT-IDENTICAL": 0,
+        "WITHIN TOLERANCE": 0,
+        "NOT REPRODUCED": 1,
+        "INCONCLUSIVE": 3,
+        "COULD NOT RUN": 4,
+    }
+
+
+def test_the_same_bits_of_the_same_seeds():
+    """Every metric and every output of each run equals the author's of that seed."""
+    author = accuracies(*FIVE)
+    assert level(author, accuracies(*FIVE)) is Level.BIT_IDENTICAL
+    assert level(author, accuracies(FIVE[0])) is Level.BIT_IDENTICAL
+    assert level(author, accuracies(FIVE[3], first=4)) is Level.BIT_IDENTICAL
+    assert level(accuracies(0.99), accuracies(0.99)) is Level.BIT_IDENTICAL
+
+
+def test_the_same_bits_of_another_seed_are_no_repetition():
+    """Nor are those of a run whose seed nobody knows."""
+    author = accuracies(*FIVE)
+    assert level(author, accuracies(FIVE[0], first=9)) is Level.WITHIN_TOLERANCE
+    assert level(author, record(run(None, test_accuracy=FIVE[0]))) is Level.WITHIN_TOLERANCE
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        run(1, test_accuracy=math.nextafter(0.9915, 1)),
+        run(1, test_accuracy=0.9915, output=b"other"),
+        run(1, test_accuracy=0.9915, epochs=1),
+        replace(run(1, test_accuracy=0.9915), outputs={}),
+    ],
+    ids=["last bit of a metric", "output", "one metric more", "output missing"],
+)
+def test_one_bit_is_enough_to_be_another_run(other):
+    """Then the numbers have to be within tolerance."""
+    author = accuracies(*FIVE)
+    assert level(author, record(other)) is Level.WITHIN_TOLERANCE
+    assert compare(author, record(other)).differs
+
+
+def test_zero_and_minus_zero_are_not_the_same_bits():
+    """They are equal, all the same."""
+    author = accuracies(0.0, 0.1)
+    same = record(run(1, test_accuracy=-0.0, output=b"x"))
+    assert "test_accuracy" in compare(author, same).differs
+
+
+def test_tensors_are_compared_by_content():
+    """Two archives of the same tensors are the same output, where both sides looked."""
+    inside = {"model.bin": Digest.of(b"tensors")}
+    one = replace(run(1, test_accuracy=0.9, output=b"1"), tensors=inside)
+    other = replace(run(1, test_accuracy=0.9, output=b"2"), tensors=inside)
+    assert level(record(one), record(other)) is Level.BIT_IDENTICAL
+    blind = replace(other, tensors={})
+    assert level(record(one), record(blind)) is Level.INCONCLUSIVE
+
+
+def test_within_the_tolerance():
+    """A run that the author could have made himself."""
+    found = compare(accuracies(*FIVE), accuracies(0.9913, first=9))
+    assert found.level is Level.WITHIN_TOLERANCE
+    assert found.reasons == ("the one claim holds",)
+
+
+def test_far_beyond_the_tolerance():
+    """A changed learning rate does not pass, nor does a result that is too good."""
+    found = compare(accuracies(*FIVE), accuracies(0.95, first=9))
+    assert (found.level, found.wording) == (Level.NOT_REPRODUCED, "NOT REPRODUCED")
+    better = compare(accuracies(*FIVE), accuracies(0.9999, first=9))
+    assert (better.level, better.wording) == (Level.NOT_REPRODUCED, "NOT REPRODUCED (better)")
+
+
+def test_lower_is_better_for_a_loss():
+    """What is better is the author's to say."""
+    author = record(*(run(s, test_loss=0.1 + s / 1000) for s in range(5)), metrics=(LOSS,))
+    assert (
+        compare(author, record(run(9, test_loss=0.01), metrics=(LOSS,))).wording
+        == "NOT REPRODUCED (better)"
+    )
+    assert (
+        compare(author, record(run(9, test_loss=0.9), metrics=(LOSS,))).wording == "NOT REPRODUCED"
+    )
+
+
+def test_between_the_two_nothing_is_decided():
+    """Neither surely within, nor beyond what chance gives."""
+    author = accuracies(*FIVE)
+    edge = author.claims[0].mean - author.claims[0].tolerance
+    found = compare(author, accuracies(edge + 1e-5, first=9))
+    assert found.level is Level.INCONCLUSIVE
+    assert "more runs" in found.reasons[0]
+
+
+def test_a_crash_could_not_run():
+    """A program that fails measured nothing, even if another run went well."""
+    author = accuracies(*FIVE)
+    found = compare(author, record(run(1, status=137)))
+    assert found.level is Level.COULD_NOT_RUN
+    assert "exit status 137 (seed 1)" in found.reasons[0]
+    mixed = record(run(1, test_accuracy=0.99), run(2, status=1))
+    assert level(author, mixed) is Level.COULD_NOT_RUN
+
+
+# -- the published case: a seeded container, 9917 on one machine and 9914 on another
+
+
+def test_one_run_each_is_never_a_pass():
+    """It is inconclusive, consistent if errors are independent, with the numbers."""
+    metric = replace(ACCURACY, examples=10_000)
+    author, other = accuracies(0.9917, metric=metric), accuracies(0.9914, metric=metric)
+    found = compare(author, other)
+    assert (found.level, found.exit_code) == (Level.INCONCLUSIVE, 3)
+    assert "consistent if errors are independent" in found.reasons[0]
+    (judged,) = found.claims
+    p = 0.99155
+    assert judged.binomial.consistent
+    assert judged.binomial.bound == pytest.approx(1.96 * math.sqrt(2 * p * (1 - p) / 10_000))
+    text = "\n".join(told(found, author, other))
+    for words in (
+        "INCONCLUSIVE: test_accuracy: consistent if errors are independent (variance assumed)",
+        "0.9917, 1 run",
+        "0.9914, 1 run",
+        "-0.0003 (worse)",
+        "= 0.0025",
+        "p = 0.99155 on 10000 examples",
+    ):
+        assert words in text
+
+
+def test_one_run_each_may_be_inconsistent():
+    """Which is said, and decides nothing: the variance is only assumed."""
+    metric = replace(ACCURACY, examples=10_000)
+    found = compare(accuracies(0.9917, metric=metric), accuracies(0.98, metric=metric))
+    assert found.level is Level.INCONCLUSIVE
+    assert "not consistent if errors are independent" in found.reasons[0]
+
+
+def test_a_declared_tolerance_does_not_make_one_run_each_a_pass():
+    """No spread is known: the next run of either could be anywhere."""
+    metric = replace(ACCURACY, tolerance=0.5)
+    found = level(accuracies(0.9917, metric=metric), accuracies(0.9914, metric=metric))
+    assert found is Level.INCONCLUSIVE
+
+
+def test_repeating_one_seed_is_not_five_runs():
+    """A seeded container run five times says nothing of the spread between seeds."""
+    runs = [run(None, test_accuracy=0.9917)] * 5
+    author = record(*runs, seed=None)
+    assert (author.claims[0].n, author.claims[0].spread) == (1, None)
+    other = record(*[run(None, test_accuracy=0.9914)] * 5, seed=None)
+    assert level(author, other) is Level.INCONCLUSIVE
+    assert level(author, record(*runs, seed=None)) is Level.BIT_IDENTICAL
+
+
+# -- the formula
+
+
+def test_the_numbers_of_the_formula():
+    """As written down, with the author's spread for one run, and both pooled for more."""
+    author = accuracies(*FIVE)
+    s = math.sqrt(sum((x - sum(FIVE) / 5) ** 2 for x in FIVE) / 4)
+    assert author.claims[0].tolerance == pytest.approx(2 * 2.13184678632665 * s * math.sqrt(1.2))
+    (one,) = compare(author, accuracies(0.9913, first=9)).claims
+    assert (one.n, one.m, one.df) == (5, 1, 4)
+    assert one.spread == pytest.approx(s)
+    assert one.near == pytest.approx(2.13184678632665 * s * math.sqrt(1.2))
+    assert one.far == pytest.approx(4.60409487134999 * s * math.sqrt(1.2))
+    (two,) = compare(author, accuracies(0.9913, 0.9915, first=9)).claims
+    pooled = math.sqrt((4 * s**2 + 0.0001**2 * 2) / 5)
+    assert (two.m, two.df) == (2, 5)
+    assert two.spread == pytest.approx(pooled)
+    assert two.error == pytest.approx(pooled * math.sqrt(1 / 5 + 1 / 2))
+
+
+def test_one_run_of_the_author_and_many_of_the_reproducer():
+    """The reproducer's spread stands in; only a declared tolerance makes it decidable."""
+    many = accuracies(0.99, 0.9901, 0.9899, 0.99, first=9)
+    assert level(accuracies(0.99), many) is Level.INCONCLUSIVE
+    declared = accuracies(0.99, metric=replace(ACCURACY, tolerance=0.01))
+    assert level(declared, many) is Level.WITHIN_TOLERANCE
+    far = accuracies(0.9, metric=replace(ACCURACY, tolerance=0.01))
+    assert level(far, many) is Level.NOT_REPRODUCED
+
+
+def test_the_tolerance_is_the_authors():
+    """Declared or not, a reproducer's own setting changes nothing."""
+    author = accuracies(*FIVE, metric=replace(ACCURACY, tolerance=0.1))
+    strict = replace(ACCURACY, tolerance=0.0)
+    assert level(author, accuracies(0.98, first=9, metric=strict)) is Level.WITHIN_TOLERANCE
+    assert level(accuracies(*FIVE), accuracies(0.98, first=9)) is Level.NOT_REPRODUCED
+
+
+def test_no_spread_at_all():
+    """Five seeds that gave the very same number leave no room, and need none."""
+    author = accuracies(1.0, 1.0, 1.0)
+    assert author.claims[0].spread == 0
+    assert level(author, accuracies(1.0, first=9)) is Level.WITHIN_TOLERANCE
+    assert level(author, accuracies(0.9, first=9)) is Level.NOT_REPRODUCED
+
+
+# -- all claims must hold
+
+
+def test_the_worst_claim_decides():
+    """One that fails outweighs any number that hold."""
+    both = (ACCURACY, LOSS)
+    author = record(
+        *(run(s, test_accuracy=a, test_loss=1 - a) for s, a in enumerate(FIVE)), metrics=both
+    )
+
+    def other(**metrics):
+        return record(run(9, **metrics), metrics=both)
+
+    assert level(author, other(test_accuracy=0.9915, test_loss=0.0085)) is Level.WITHIN_TOLERANCE
+    failed = compare(author, other(test_accuracy=0.9915, test_loss=0.5))
+    assert failed.level is Level.NOT_REPRODUCED
+    assert len(failed.reasons) == 1
+    assert failed.reasons[0].startswith("test_loss: ")
+    mixed = other(test_accuracy=0.9999, test_loss=0.5)
+    assert compare(author, mixed).wording == "NOT REPRODUCED"
+
+
+def test_a_claim_that_was_not_measured_does_not_hold():
+    """The metric has another name, or is missing in one of the runs."""
+    author = accuracies(*FIVE)
+    found = compare(author, record(run(9, accuracy=0.9915)))
+    assert found.level is Level.INCONCLUSIVE
+    assert "in 0 of 1 runs" in found.reasons[0]
+    half = record(run(8, test_accuracy=0.9915), run(9, accuracy=0.9915))
+    assert "in 1 of 2 runs" in compare(author, half).reasons[0]
+
+
+def test_a_metric_that_diverged_is_not_reproduced():
+    """NaN is no number that could be near another."""
+    found = compare(accuracies(*FIVE), record(replace(run(9), diverged=("test_accuracy",))))
+    assert found.wording == "NOT REPRODUCED"
+    assert "NaN" in found.reasons[0]
+
+
+def test_a_record_that_claims_nothing_is_not_confirmed():
+    """There is nothing to judge."""
+    empty = record(replace(run(1), outputs={}), claims=())
+    assert level(empty, empty) is Level.INCONCLUSIVE
+
+
+# -- the same thing
+
+
+def test_another_command_is_not_a_reproduction():
+    """It is said which parameter differs, and nothing passes."""
+    author = accuracies(*FIVE, parameters={"lr": "1.0"}, command=("python", "main.py", "--lr=1.0"))
+    other = accuracies(*FIVE, parameters={"lr": "0.1"}, command=("python", "main.py", "--lr=0.1"))
+    found = compare(author, other)
+    assert found.level is Level.INCONCLUSIVE
+    assert "not a reproduction of the same thing" in found.reasons[0]
+    assert "lr is 0.1, and the author's 1.0" in found.reasons[0]
+
+
+def test_other_data_are_not_a_reproduction():
+    """A file of the same name with other bytes."""
+    one = DataUsed(name="/data/x", digest=Digest.of(b"x"), size=1)
+    found = compare(
+        accuracies(*FIVE, data=(one,)),
+        accuracies(*FIVE, data=(replace(one, digest=Digest.of(b"y")),)),
+    )
+    assert found.level is Level.INCONCLUSIVE
+    assert "the data differ: /data/x" in found.reasons[0]
+
+
+def test_another_image_never_passes():
+    """It may fail, and it may agree: that is said, and is no run of what was published."""
+    other = replace(IMAGE, manifest=Digest.of(b"another"))
+    author = accuracies(*FIVE)
+    for same in (accuracies(*FIVE, image=other), accuracies(0.9913, first=9, image=other)):
+        found = compare(author, same)
+        assert found.level is Level.INCONCLUSIVE
+        assert "the images differ" in found.reasons[0]
+    assert level(author, accuracies(0.9, first=9, image=other)) is Level.NOT_REPRODUCED
+
+
+def test_another_platform_of_the_same_index_is_the_same_publication():
+    """The author trained on amd64, and the reproducer on arm64."""
+    index = Digest.of(b"index")
+    author = accuracies(*FIVE, image=replace(IMAGE, index=index))
+    arm = replace(IMAGE, manifest=Digest.of(b"arm"), index=index, platform="linux/arm64")
+    assert level(author, accuracies(0.9913, first=9, image=arm)) is Level.WITHIN_TOLERANCE
+
+
+# -- what the test promises
+
+
+@pytest.mark.parametrize(
+    ("n", "m", "shift", "trials", "bounds"),
+    [
+        (5, 1, 0.0, 20_000, {"within": (0.88, 0.92), "not": (0.0, 0.015)}),
+        (5, 3, 0.0, 4_000, {"within": (0.90, 1.0), "not": (0.0, 0.015)}),
+        (3, 1, 0.0, 4_000, {"within": (0.86, 0.94), "not": (0.0, 0.015)}),
+        (5, 1, 1.0, 20_000, {"within": (0.0, 0.07)}),
+        (10, 1, 1.0, 4_000, {"within": (0.0, 0.07)}),
+        (5, 1, 4.0, 4_000, {"within": (0.0, 0.001), "not": (0.85, 1.0)}),
+    ],
+)
+def test_the_rates_of_simulated_reproductions(n, m, shift, trials, bounds):
+    """Unchanged runs hardly ever fail; a shift of a whole tolerance hardly ever passes."""
+    draw = random.Random(20261123)
+    counts = {"within": 0, "not": 0}
+    names = {Level.WITHIN_TOLERANCE: "within", Level.NOT_REPRODUCED: "not"}
+    for _ in range(trials):
+        author = [draw.gauss(0, 1) for _ in range(n)]
+        center = sum(author) / n
+        s = math.sqrt(sum((x - center) ** 2 for x in author) / (n - 1))
+        ours = [draw.gauss(0, 1) + shift * tolerance(s, n) for _ in range(m)]
+        found = names.get(_judged(author, ours))
+        if found:
+            counts[found] += 1
+    for name, (low, high) in bounds.items():
+        assert low <= counts[name] / trials <= high, (name, counts[name] / trials)
+
+
+def _judged(author, reproducer) -> Level:
+    from torchship.runs.claims import claim
+    from torchship.runs.verdict import judge
+
+    theirs, ours = _plain(author), _plain(reproducer)
+    return judge(claim("x", theirs, None), theirs, ours).level
+
+
+def _plain(values) -> list[Run]:
+    return [Run(started=NOW, seconds=1, status=0, metrics={"x": value}) for value in values]
