@@ -44,7 +44,19 @@ def _image(found: ImageDescription) -> str:
     told = "\n".join(f"{name + ':':<11}{clean(value)}" for name, value in facts)
     rows = [_layer(place, layer) for place, layer in enumerate(found.layers, 1)]
     layers = table(("#", "size", "share", "", "holds", "from"), rows, frozenset({0, 1, 2}))
-    return f"{told}\n\n{layers}"
+    return "\n\n".join((told, layers, *([_referrers(found)] if found.referrers else [])))
+
+
+def _referrers(found: ImageDescription) -> str:
+    rows = [
+        (
+            clean(descriptor.artifact_type or "-"),
+            descriptor.digest.short,
+            clean("; ".join(_origin(key, value) for key, value in descriptor.annotations.items())),
+        )
+        for descriptor in found.referrers
+    ]
+    return table(("attached to it", "digest", ""), rows, frozenset())
 
 
 def _layer(place: int, found: LayerDescription) -> tuple[str, ...]:

@@ -210,6 +210,14 @@ def test_a_blob_without_end_is_stopped(server, registry):
         read(registry)
 
 
+def test_a_blob_that_is_not_there_is_the_registrys_own_error(server, registry):
+    """The status and the address are told, as for any other request."""
+    with pytest.raises(RegistryError) as caught:
+        read(registry)
+    assert caught.value.status == 404
+    assert caught.value.request == f"GET http://{server.host}/v2/me/x/blobs/{DESCRIPTOR.digest}"
+
+
 def test_a_blob_with_other_bytes_is_refused(server, registry):
     """Same size, other content: the digest tells."""
     serve(server, BLOB[:-1] + b"x")

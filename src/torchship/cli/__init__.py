@@ -23,10 +23,10 @@ INTERRUPTED = 130
 # The order in which a newcomer meets them. A module is imported when one of its commands is
 # asked for, so that an edit, built and pushed, waits for nothing else.
 _COMMANDS = {
-    "project": ("init", "lock", "build"),
+    "project": ("init", "lock", "build", "dockerfile"),
     "run": ("run",),
-    "images": ("images", "inspect", "rmi", "prune", "save", "load"),
-    "registry": ("login", "logout", "push", "pull", "tags"),
+    "images": ("images", "inspect", "tag", "rmi", "prune", "save", "load"),
+    "registry": ("login", "logout", "push", "pull", "copy", "tags"),
     "machine": ("doctor",),
 }
 _MODULES = {name: module for module, names in _COMMANDS.items() for name in names}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,6 +13,8 @@ from torchship.cli.common import complain, example, open_store
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from torchship.errors import ImageNotFound
+    from torchship.oci.describe import ImageDescription
     from torchship.oci.reference import Reference
 
 
@@ -45,20 +48,64 @@ def images(as_json: bool) -> None:
         click.echo(render.table(("NAME", "DIGEST", "PLATFORMS", "SIZE"), cells, frozenset({3})))
 
 
-@click.command(epilog=example("torchship inspect mnist", "torchship inspect mnist --json"))
+@click.command(
+    epilog=example(
+        "torchship inspect mnist", "torchship inspect registry.example/me/mnist:v0.1 --json"
+    )
+)
 @click.argument("reference")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def inspect(reference: str, as_json: bool) -> None:
-    """Show an image: its settings, and each layer's size, share, content and origin."""
+    """Show an image: its settings, each layer's size and origin, and what refers to it.
+
+    One that is not in the store is looked at in its registry, and not pulled.
+    """
     from torchship import render
+    from torchship.errors import ImageNotFound
+    from torchship.oci import artifact
     from torchship.oci.describe import describe
 
     store = open_store()
-    found = describe(store, store.find(reference))
+    try:
+        top = store.find(reference)
+    except ImageNotFound as missing:
+        found = _published(reference, missing)
+    else:
+        attached = artifact.attached(store)
+        found = describe(store, top, lambda subject: attached.get(subject, ()))
     if as_json:
         _print_json([each.as_json() for each in found])
     else:
         click.echo(render.inspected(found))
+
+
+def _published(text: str, missing: ImageNotFound) -> Sequence[ImageDescription]:
+    """Describe an image of a registry, which ``missing`` says is not in the store."""
+    from torchship.errors import ImageNotFound, RegistryError
+    from torchship.oci import referrers
+    from torchship.oci.describe import describe
+    from torchship.oci.reference import Reference
+    from torchship.oci.registry import Registry
+
+    if text.startswith("sha256:"):
+        raise missing
+    reference = Reference.parse(text)
+    registry = Registry(reference.registry)
+    try:
+        _, top = registry.manifest(reference)
+        source = registry.source(reference.repository)
+        return describe(source, top, partial(referrers.referrers, registry, reference.repository))
+    except RegistryError as fault:
+        raise ImageNotFound(f"{missing.message}: {fault.message}", hint=fault.hint) from fault
+
+
+@click.command(epilog=example("torchship tag mnist registry.example/me/mnist:v0.1"))
+@click.argument("source")
+@click.argument("target")
+def tag(source: str, target: str) -> None:
+    """Give an image of the store another name, to push it under or to keep it by."""
+    store = open_store()
+    click.echo(store.tag(target, store.find(source)).familiar)
 
 
 @click.command(epilog=example("torchship rmi me/mnist:v0.1"))
@@ -95,7 +142,9 @@ def prune() -> None:
 def save(reference: str, output: Path) -> None:
     """Write an image to one file, which is an OCI archive and can be loaded by Docker."""
     from torchship.display import display
+    from torchship.oci.artifact import attached_to
     from torchship.oci.complete import complete
+    from torchship.oci.image import held
     from torchship.oci.save import save as write
 
     store = open_store()
@@ -103,7 +152,9 @@ def save(reference: str, output: Path) -> None:
     names = [named.reference for named in store.images() if named.descriptor == found]
     with display() as progress:
         complete(store, found, platform=None, progress=progress)
-        write(store, found, output, names=_asked(reference, names), progress=progress)
+        about = attached_to(store, [found.digest, *(each.digest for each in held(store, found))])
+        asked = _asked(reference, names)
+        write(store, found, output, names=asked, attached=about, progress=progress)
     click.echo(output)
 
 
@@ -116,7 +167,9 @@ def load(archive: Path) -> None:
     for loaded in read(open_store(), archive):
         for name in loaded.names:
             click.echo(f"{name.familiar} {loaded.descriptor.digest}")
-        if not loaded.names:
+        if loaded.subject is not None:
+            click.echo(f"{loaded.descriptor.digest} refers to {loaded.subject}", err=True)
+        elif not loaded.names:
             click.echo(loaded.descriptor.digest)
 
 

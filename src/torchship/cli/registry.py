@@ -1,4 +1,4 @@
-"""Commands on registries: login, logout, push, pull, tags."""
+"""Commands on registries: login, logout, push, pull, copy, tags."""
 
 from __future__ import annotations
 
@@ -12,7 +12,9 @@ from torchship.errors import InvalidReference, RegistryError, UsageError
 
 if TYPE_CHECKING:
     from torchship.digest import Descriptor
+    from torchship.oci.reference import Reference
     from torchship.oci.store import Store
+    from torchship.oci.transfer import Sent
     from torchship.progress import Progress
 
 
@@ -79,7 +81,6 @@ def push(reference: str) -> None:
 
 def send(store: Store, image: Descriptor, name: str, progress: Progress) -> None:
     """Push an image under a name, and tell how many bytes that took."""
-    from torchship.display import size
     from torchship.oci.push import push
     from torchship.oci.reference import HUB, Reference
 
@@ -94,9 +95,17 @@ def send(store: Store, image: Descriptor, name: str, progress: Progress) -> None
                 f"-t HOST/{name}; for {HUB}, log in: torchship login"
             )
         raise
-    progress.say(
-        f"{reference.familiar}: sent {size(pushed.sent)}, mounted {size(pushed.mounted)}, "
-        f"already there {size(pushed.skipped)}"
+    progress.say(_told(reference, pushed))
+
+
+def _told(reference: Reference, sent: Sent) -> str:
+    """Say what a transfer did, in one line."""
+    from torchship.display import size
+
+    about = f", and {sent.referrers} that refer to it" if sent.referrers else ""
+    return (
+        f"{reference.familiar}: sent {size(sent.sent)}, mounted {size(sent.mounted)}, "
+        f"already there {size(sent.skipped)}{about}"
     )
 
 
@@ -106,9 +115,10 @@ def send(store: Store, image: Descriptor, name: str, progress: Progress) -> None
 @variant
 @click.option("--all-platforms", is_flag=True, help="Take every platform and variant of an index.")
 def pull(reference: str, platform: str | None, variant: str | None, all_platforms: bool) -> None:
-    """Bring an image into the store, every byte verified."""
+    """Bring an image into the store, every byte verified, and what refers to it."""
     from torchship.display import display, size
     from torchship.engines.gpu import AUTO, Gpus
+    from torchship.oci.attached import pull_referrers
     from torchship.oci.image import read_image
     from torchship.oci.pull import pull as fetch
     from torchship.oci.reference import Reference
@@ -117,10 +127,10 @@ def pull(reference: str, platform: str | None, variant: str | None, all_platform
     if all_platforms and (platform or variant):
         raise UsageError("--all-platforms takes all: leave out --platform and --variant")
     wanted = Platform.parse(platform) if platform else Platform.host()
-    store = open_store()
+    store, named = open_store(), Reference.parse(reference)
     with display() as progress:
         pulled = fetch(
-            Reference.parse(reference),
+            named,
             store,
             platform=None if all_platforms else wanted,
             choice=choice(variant, gpus=Gpus(amount=AUTO)),
@@ -128,8 +138,45 @@ def pull(reference: str, platform: str | None, variant: str | None, all_platform
         )
         if variant:
             read_image(store, pulled.descriptor, wanted, variant)
-        progress.say(f"received {size(pulled.received)}, already here {size(pulled.skipped)}")
+        attached = pull_referrers(named, store, pulled.descriptor, progress=progress)
+        about = f", and {attached} that refer to it" if attached else ""
+        progress.say(
+            f"received {size(pulled.received)}, already here {size(pulled.skipped)}{about}"
+        )
     click.echo(pulled.descriptor.digest)
+
+
+@click.command(
+    epilog=example(
+        "torchship copy docker.io/me/mnist:v0.1 registry.example/me/mnist:v0.1",
+        "torchship copy registry.example/me/mnist:v2 registry.example/me/mnist:latest",
+    )
+)
+@click.argument("source")
+@click.argument("target")
+@click.option(
+    "--platform", metavar="OS/ARCH", help="Copy this platform of an index; all, unless given."
+)
+def copy(source: str, target: str, platform: str | None) -> None:
+    """Copy an image between registries, or within one, and what refers to it.
+
+    The copy has the same digest. Nothing is stored here on the way.
+    """
+    from torchship.display import display
+    from torchship.oci.copy import copy as transfer
+    from torchship.oci.reference import Reference
+    from torchship.platform import Platform
+
+    named = Reference.parse(target)
+    with display() as progress:
+        sent = transfer(
+            Reference.parse(source),
+            named,
+            platform=Platform.parse(platform) if platform else None,
+            progress=progress,
+        )
+        progress.say(_told(named, sent))
+    click.echo(sent.descriptor.digest)
 
 
 @click.command(epilog=example("torchship tags registry.example:5000/me/mnist"))

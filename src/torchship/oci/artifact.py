@@ -9,7 +9,7 @@ Empty Descriptor"); the same fields travel through the referrers API of distribu
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import NamedTuple
@@ -99,13 +99,38 @@ def referrers(
     store: Store, subject: Digest, artifact_type: str | None = None
 ) -> tuple[Descriptor, ...]:
     """Return what the store holds about ``subject``, of one type where asked for, oldest first."""
-    about = [e.descriptor for e in store.entries() if subject_of(store, e.descriptor) == subject]
-    # What index.json says of them is the index's affair; registries list the manifest's words.
-    found = [
-        read(store, each).descriptor if each.media_type in mediatypes.MANIFESTS else each
-        for each in about
-    ]
+    found = attached(store).get(subject, ())
     return tuple(each for each in found if artifact_type in (None, each.artifact_type))
+
+
+def attached(store: Store) -> Mapping[Digest, tuple[Descriptor, ...]]:
+    """Return all that the store holds about manifests, by subject, oldest first."""
+    found: dict[Digest, tuple[Descriptor, ...]] = {}
+    for entry in store.entries():
+        subject = subject_of(store, entry.descriptor)
+        if subject is not None:
+            described = entry.descriptor
+            # What index.json says of it is the index's affair; registries list its own words.
+            if described.media_type in mediatypes.MANIFESTS:
+                described = read(store, described).descriptor
+            found[subject] = (*found.get(subject, ()), described)
+    return found
+
+
+def attached_to(store: Store, subjects: Iterable[Digest]) -> tuple[Descriptor, ...]:
+    """Return what the store holds about any of these manifests, and about what that is, each once.
+
+    In the order of the subjects, what refers to a referrer after it.
+    """
+    all_of_them = attached(store)
+    found: dict[Digest, Descriptor] = {}
+    waiting = list(subjects)
+    for subject in waiting:
+        for each in all_of_them.get(subject, ()):
+            if each.digest not in found:
+                found[each.digest] = each
+                waiting.append(each.digest)
+    return tuple(found.values())
 
 
 def read(source: Source, descriptor: Descriptor) -> Artifact:

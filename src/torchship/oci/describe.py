@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from torchship.digest import Descriptor
+from torchship.digest import Descriptor, Digest
 from torchship.layers.layer import KEY, TITLE, Layer
 from torchship.oci.assemble import UNPACKED_SIZE
 from torchship.oci.documents import ConfigObject, decode
 from torchship.oci.image import Holding, Image, Source, held, read_one
+
+FindReferrers = Callable[[Digest], tuple[Descriptor, ...]]
+"""Finds what is attached to a manifest."""
 
 _SHOWN_ELSEWHERE = frozenset({TITLE, KEY, UNPACKED_SIZE})
 
@@ -29,11 +32,15 @@ class LayerDescription:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ImageDescription:
-    """One platform's image, with its layers from the bottom up. ``size`` in bytes, compressed."""
+    """One platform's image, with its layers from the bottom up. ``size`` in bytes, compressed.
+
+    ``referrers`` describe what is attached to it, or to the index that it is of.
+    """
 
     image: Image
     size: int
     layers: tuple[LayerDescription, ...]
+    referrers: tuple[Descriptor, ...] = ()
 
     def as_json(self) -> dict[str, object]:
         """Return what `inspect --json` prints."""
@@ -53,19 +60,31 @@ class ImageDescription:
             "user": image.user,
             "labels": dict(image.labels),
             "layers": [_layer_json(described) for described in self.layers],
+            "referrers": [_referrer_json(descriptor) for descriptor in self.referrers],
         }
 
 
-def describe(store: Holding, descriptor: Descriptor) -> tuple[ImageDescription, ...]:
-    """Describe the images of a manifest or index that the store has, in the index's order.
+def describe(
+    source: Holding, descriptor: Descriptor, referrers: FindReferrers | None = None
+) -> tuple[ImageDescription, ...]:
+    """Describe the images of a manifest or index that a source has, in the index's order.
 
-    Reads manifests and configs only, never a layer. Raises `ManifestError`; `BlobMissing` or
-    `BlobDamaged` where an image's own documents are not there.
+    Reads manifests and configs only, never a layer; ``referrers`` finds what is attached to
+    them. Raises `ManifestError`; `BlobMissing`, `BlobDamaged` or `RegistryError` where an image's
+    own documents are not there.
     """
-    return tuple(_describe(store, manifest) for manifest in held(store, descriptor))
+    above = referrers(descriptor.digest) if referrers else ()
+    found = []
+    for manifest in held(source, descriptor):
+        own = manifest.digest != descriptor.digest
+        about = (*above, *(referrers(manifest.digest) if referrers and own else ()))
+        found.append(_describe(source, manifest, about))
+    return tuple(found)
 
 
-def _describe(source: Source, manifest: Descriptor) -> ImageDescription:
+def _describe(
+    source: Source, manifest: Descriptor, about: tuple[Descriptor, ...]
+) -> ImageDescription:
     image = read_one(source, manifest)
     steps = _steps(image)
     return ImageDescription(
@@ -80,6 +99,7 @@ def _describe(source: Source, manifest: Descriptor) -> ImageDescription:
             )
             for layer, step in zip(image.layers, steps, strict=True)
         ),
+        referrers=about,
     )
 
 
@@ -104,4 +124,13 @@ def _layer_json(described: LayerDescription) -> dict[str, object]:
         "share": round(described.share, 4),
         "title": described.title,
         "origin": dict(described.origin),
+    }
+
+
+def _referrer_json(descriptor: Descriptor) -> dict[str, object]:
+    return {
+        "digest": str(descriptor.digest),
+        "artifactType": descriptor.artifact_type or "",
+        "size": descriptor.size,
+        "annotations": dict(descriptor.annotations),
     }

@@ -25,6 +25,7 @@ from torchship import canonical
 from torchship.digest import Descriptor, Digest, chunks
 from torchship.errors import BlobMissing, InvalidDigest, InvalidReference, ManifestError, StoreError
 from torchship.oci import mediatypes
+from torchship.oci.artifact import subject_of
 from torchship.oci.documents import (
     CONFIG_LIMIT,
     MANIFEST_LIMIT,
@@ -57,10 +58,14 @@ class _DockerImage(msgspec.Struct, frozen=True, kw_only=True, rename="pascal"):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Loaded:
-    """An image that came in, with the names that it got in the store."""
+    """An image that came in, with the names that it got in the store.
+
+    ``subject`` is what it refers to, where it is no image, but a record or a signature of one.
+    """
 
     descriptor: Descriptor
     names: tuple[Reference, ...] = ()
+    subject: Digest | None = None
 
 
 @dataclass(slots=True, kw_only=True)
@@ -103,7 +108,9 @@ def _load_oci(store: Store, contents: _Contents, path: Path) -> tuple[Loaded, ..
         name = _name(described.annotations)
         known = found.get(described.digest)
         names = (*(known.names if known else ()), *((name,) if name else ()))
-        found[described.digest] = Loaded(descriptor=_unnamed(described), names=names)
+        found[described.digest] = Loaded(
+            descriptor=_unnamed(described), names=names, subject=subject_of(store, described)
+        )
     return tuple(_keep(store, loaded) for loaded in found.values())
 
 

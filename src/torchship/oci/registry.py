@@ -24,7 +24,7 @@ from torchship.oci.patience import Interrupted, Patience
 from torchship.oci.reference import Reference
 from torchship.oci.session import Session
 from torchship.oci.token import Authorizer, Credentials, Scopes
-from torchship.oci.transport import Response, Transport, join, request, stream
+from torchship.oci.transport import Response, Transport, join, public, request, stream
 from torchship.oci.upload import Source, Upload, mount
 
 _PAGE = 1000
@@ -109,7 +109,8 @@ class Registry:
             try:
                 headers = {"Range": f"bytes={offset}-"} if offset else {}
                 response = self.session.open("GET", path, self.scopes(repository), headers=headers)
-                for piece in _rest(response, path, descriptor, offset):
+                url = self.session.transport.url(path)
+                for piece in _rest(response, url, descriptor, offset):
                     offset += len(piece)
                     tries.progressed()
                     yield piece
@@ -306,49 +307,49 @@ def wrong_blob(host: str, repository: str, descriptor: Descriptor) -> RegistryEr
     )
 
 
-def _rest(response: Response, path: str, descriptor: Descriptor, offset: int) -> Iterator[bytes]:
+def _rest(response: Response, url: str, descriptor: Descriptor, offset: int) -> Iterator[bytes]:
     """Yield the bytes from ``offset`` to the blob's end, and no byte more."""
     with response:
         if response.status not in {200, 206}:
-            raise failure(read(response, "GET", path))
-        skip = offset - _begins(response, path, offset)
+            raise failure(read(response, "GET", url))
+        skip = offset - _begins(response, url, offset)
         length = response.headers.get("Content-Length", "")
         if re.fullmatch(r"[0-9]{1,19}", length) and int(length) - skip != descriptor.size - offset:
-            raise _wrong_size(path, descriptor)
+            raise _wrong_size(url, descriptor)
         left = descriptor.size - offset
-        for came in stream(response, f"GET {path}"):
+        for came in stream(response, f"GET {public(url)}"):
             piece = came[skip:] if skip else came
             skip -= len(came) - len(piece)
             if len(piece) > left:
-                raise _wrong_size(path, descriptor)
+                raise _wrong_size(url, descriptor)
             left -= len(piece)
             if piece:
                 yield piece
     if left:
-        name = f"GET {path}"
+        name = f"GET {public(url)}"
         raise Interrupted(f"{name} was cut off", hint="check the network", request=name)
 
 
-def _begins(response: Response, path: str, offset: int) -> int:
+def _begins(response: Response, url: str, offset: int) -> int:
     """Return the place of the answer's first byte: a registry may ignore the Range asked for."""
     if response.status == 200:
         return 0
     begins = _CONTENT_RANGE.match(response.headers.get("Content-Range", ""))
     if begins is None or int(begins[1]) > offset:
         raise RegistryError(
-            f"GET {path} gave another part of the blob than asked for",
+            f"GET {public(url)} gave another part of the blob than asked for",
             hint="the registry, or a proxy before it, is broken",
-            request=f"GET {path}",
+            request=f"GET {public(url)}",
             status=206,
         )
     return int(begins[1])
 
 
-def _wrong_size(path: str, descriptor: Descriptor) -> RegistryError:
+def _wrong_size(url: str, descriptor: Descriptor) -> RegistryError:
     return RegistryError(
-        f"GET {path}: the blob's size is not the {descriptor.size} bytes that the manifest says",
+        f"GET {public(url)}: the blob's size is not {descriptor.size} bytes, as the manifest says",
         hint="the registry's copy is damaged, or the manifest lies; push the image again",
-        request=f"GET {path}",
+        request=f"GET {public(url)}",
         status=200,
     )
 

@@ -8,7 +8,7 @@ archive: here, to the layout's own blobs. So every blob is in the file once.
 from __future__ import annotations
 
 import secrets
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -38,19 +38,21 @@ def save(
     names: Collection[Reference] = (),
     platform: Platform | None = None,
     omit: Collection[Digest] = (),
+    attached: Sequence[Descriptor] = (),
     progress: Progress = SILENT,
 ) -> None:
     """Write an image, or an index with the platforms that the store has, as one deterministic tar.
 
     ``platform`` is the one that old Dockers load (default: this machine's, else the first);
-    ``omit`` names layers whose files are left out, for an engine that has them. Raises
-    `BlobDamaged`; a path is then not written at all.
+    ``omit`` names layers whose files are left out, for an engine that has them; ``attached`` are
+    manifests about the image that go with it. Raises `BlobDamaged`; a path is then not written
+    at all.
     """
     if isinstance(out, Path):
         with _replacing(out) as stream:
-            _write(store, descriptor, stream, names, platform, omit, progress)
+            _write(store, descriptor, stream, names, platform, omit, attached, progress)
     else:
-        _write(store, descriptor, out, names, platform, omit, progress)
+        _write(store, descriptor, out, names, platform, omit, attached, progress)
 
 
 def _write(
@@ -60,16 +62,17 @@ def _write(
     names: Collection[Reference],
     platform: Platform | None,
     omit: Collection[Digest],
+    attached: Sequence[Descriptor],
     progress: Progress,
 ) -> None:
-    blobs = _reachable(store, descriptor)
+    blobs = _reachable(store, (descriptor, *attached))
     for digest in omit:
         blobs.pop(digest, None)
     task = progress.task("writing the archive", sum(blob.size for blob in blobs.values()))
     archive = PlainTar(out)
     image = _choose(store, descriptor, platform)
     _add(archive, "oci-layout", LAYOUT)
-    _add(archive, "index.json", canonical.encode(_index(descriptor, names)))
+    _add(archive, "index.json", canonical.encode(_index(descriptor, names, attached)))
     _add(archive, "manifest.json", canonical.encode([_docker(image, names)]))
     # skopeo gives folders that no entry makes to root, which an ordinary user may not do.
     for folder in ("blobs", "blobs/sha256"):
@@ -81,10 +84,10 @@ def _write(
     task.finish()
 
 
-def _reachable(store: Store, descriptor: Descriptor) -> dict[Digest, Descriptor]:
-    """Return every blob of an image, each once; of an index, those of the images held."""
+def _reachable(store: Store, descriptors: Sequence[Descriptor]) -> dict[Digest, Descriptor]:
+    """Return every blob of these manifests, each once; of an index, those of the images held."""
     found: dict[Digest, Descriptor] = {}
-    waiting = [descriptor]
+    waiting = list(descriptors)
     while waiting:
         current = waiting.pop()
         if current.digest not in found:
@@ -110,7 +113,9 @@ def _choose(store: Store, descriptor: Descriptor, platform: Platform | None) -> 
     return (matching or images)[0]
 
 
-def _index(descriptor: Descriptor, names: Collection[Reference]) -> dict[str, object]:
+def _index(
+    descriptor: Descriptor, names: Collection[Reference], attached: Sequence[Descriptor]
+) -> dict[str, object]:
     plain = {
         k: v for k, v in descriptor.annotations.items() if k not in (REF_NAME, CONTAINERD_NAME)
     }
@@ -121,7 +126,10 @@ def _index(descriptor: Descriptor, names: Collection[Reference]) -> dict[str, ob
     return {
         "schemaVersion": 2,
         "mediaType": mediatypes.OCI_INDEX,
-        "manifests": [e.as_json() for e in entries or [replace(descriptor, annotations=plain)]],
+        "manifests": [
+            each.as_json()
+            for each in (*(entries or [replace(descriptor, annotations=plain)]), *attached)
+        ],
     }
 
 

@@ -14,7 +14,7 @@ from typing import Protocol
 
 from torchship.digest import Descriptor, Digest
 from torchship.errors import BlobMissing, ManifestError
-from torchship.oci import artifact, referrers
+from torchship.oci import artifact, mediatypes, referrers
 from torchship.oci.documents import MANIFEST_LIMIT
 from torchship.oci.manifest import Manifest, parse
 from torchship.oci.parallel import each
@@ -169,7 +169,10 @@ class Transfer:
                 waiting.append(descriptor.digest)
                 if len(seen) > _MOST:
                     raise ManifestError(f"more than {_MOST} manifests refer to {self.reference}")
-                if descriptor.digest not in there:
+                if descriptor.media_type not in mediatypes.MANIFESTS:
+                    what = f"{descriptor.digest} refers to the image and is {descriptor.media_type}"
+                    self.progress.say(f"{what}: left behind")
+                elif descriptor.digest not in there:
                     self._attach(descriptor, subject)
                     sent += 1
         return sent

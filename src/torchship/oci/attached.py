@@ -1,0 +1,84 @@
+"""What refers to a published image (records, signatures), brought into the store with it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from torchship.digest import Descriptor, Digest
+from torchship.errors import HostileInput, RegistryError
+from torchship.oci import artifact, mediatypes
+from torchship.oci.image import held
+from torchship.oci.pull import fetch_blobs
+from torchship.oci.reference import Reference
+from torchship.oci.referrers import referrers
+from torchship.oci.registry import Registry
+from torchship.oci.store import Store
+from torchship.progress import Progress
+
+_MOST = 1000
+_LARGEST = 64 << 20
+"""Bytes of one referrer: records and signatures are small; nobody asked for an image's weight."""
+
+
+def pull_referrers(
+    reference: Reference,
+    store: Store,
+    descriptor: Descriptor,
+    *,
+    progress: Progress,
+    registry: Registry | None = None,
+) -> int:
+    """Bring what refers to an image of the store, or to a manifest of its index, and to that.
+
+    Returns how many there are. The image is there without them: what cannot be had of them, or
+    is no artifact, or larger than 64 MiB, is told and left out.
+    """
+    source = registry or Registry(reference.registry)
+    waiting = [descriptor.digest, *(each.digest for each in held(store, descriptor))]
+    waiting = list(dict.fromkeys(waiting))
+    seen = set(waiting)
+    count = 0
+    for subject in waiting:
+        for found in _listed(source, reference, subject, progress):
+            if found.digest in seen or len(seen) > _MOST:
+                continue
+            seen.add(found.digest)
+            waiting.append(found.digest)
+            try:
+                _take(store, source, reference, found, subject, progress)
+            except (RegistryError, HostileInput) as fault:
+                progress.say(f"{found.digest} refers to the image and is left out: {fault.message}")
+                continue
+            count += 1
+    return count
+
+
+def _listed(
+    registry: Registry, reference: Reference, subject: Digest, progress: Progress
+) -> Iterable[Descriptor]:
+    try:
+        return referrers(registry, reference.repository, subject)
+    except (RegistryError, HostileInput) as fault:
+        progress.say(f"what refers to {subject} cannot be listed: {fault.message}")
+        return ()
+
+
+def _take(
+    store: Store,
+    registry: Registry,
+    reference: Reference,
+    descriptor: Descriptor,
+    subject: Digest,
+    progress: Progress,
+) -> None:
+    if descriptor.media_type not in mediatypes.MANIFESTS:
+        raise HostileInput(f"it is {descriptor.media_type}")
+    found = artifact.read(registry.source(reference.repository), descriptor)
+    if found.subject != subject:
+        raise HostileInput(f"it says that it refers to {found.subject or 'nothing'}")
+    blobs = (found.config, *found.layers)
+    if sum(blob.size for blob in blobs) > _LARGEST:
+        raise HostileInput(f"it is larger than {_LARGEST >> 20} MiB")
+    store.put(found.raw, descriptor.media_type)
+    fetch_blobs(blobs, reference, store, registry=registry, progress=progress)
+    store.attach(found.descriptor)
