@@ -22,7 +22,7 @@ from torchship.cli.registry import send
 from torchship.errors import UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from torchship.digest import Descriptor
     from torchship.oci.cache import Cache
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from torchship.oci.store import Store
     from torchship.platform import Platform
     from torchship.progress import Progress
+    from torchship.project.lock import PlatformLock
     from torchship.project.project import Project
 
 
@@ -89,6 +90,27 @@ def lock(
             err=True,
         )
     click.echo(path)
+
+
+@click.command(
+    epilog=example("torchship dockerfile examples/mnist", "torchship dockerfile -o Dockerfile")
+)
+@directory
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="The file to write, unless it is there; standard output otherwise.",
+)
+def dockerfile(directory: Path, output: Path | None) -> None:
+    """Write the model Dockerfile of a project, for those who want plain Docker."""
+    from torchship.project import dockerfile as model
+
+    text = model.render(load(directory))
+    if output is None:
+        click.echo(text, nl=False)
+    else:
+        click.echo(model.write(text, output))
 
 
 @click.command(
@@ -171,8 +193,12 @@ def built(
     *,
     cache: Cache | None = None,
     variant: str | None = None,
+    approve: Callable[[PlatformLock], object] | None = None,
 ) -> Descriptor:
-    """Lock where needed, build, name, and tell what came of it; of all variants, or of one."""
+    """Lock where needed, build, name, and tell what came of it; of all variants, or of one.
+
+    ``approve`` is shown what the lock has for each, before any of it is downloaded.
+    """
     from torchship import pipeline
     from torchship.display import size
     from torchship.oci.describe import describe
@@ -189,6 +215,10 @@ def built(
         )
     variants = (variant,) if variant and len(project.torch) > 1 else ()
     pins = pipeline.locked(project, path, store=store, platforms=wanted, progress=progress)
+    if approve is not None:
+        for platform in wanted:
+            for name in variants or project.variants:
+                approve(pins.platform(platform, name))
     top = pipeline.build(
         project,
         pins,

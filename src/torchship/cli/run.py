@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 
     from torchship.digest import Descriptor
     from torchship.engines.gpu import Decision, Gpus
-    from torchship.oci.image import Image
     from torchship.oci.store import Store
     from torchship.oci.variant import Choice
     from torchship.platform import Platform
@@ -103,6 +102,7 @@ def run(
     from torchship.engines.choose import choose
     from torchship.engines.gpu import Gpus
     from torchship.engines.request import Mount, Request
+    from torchship.oci import cuda
     from torchship.platform import Platform
 
     if tty and not (sys.stdin.isatty() and sys.stdout.isatty()):
@@ -121,7 +121,7 @@ def run(
             top, name = _target(target, wanted, suiting, decided, lock_file, store, progress)
             taken = variant or _variant(store, top, wanted, suiting)
             image = pipeline.ready(store, top, wanted, variant=taken, progress=progress)
-            decision = decided(image)
+            decision = decided(cuda.of_image(image))
             if decision.said:
                 progress.say(decision.said)
             chosen.prepare(image, progress=progress)
@@ -159,12 +159,13 @@ def _target(
     target: str,
     platform: Platform,
     suiting: Choice,
-    decided: Callable[[Image], Decision],
+    decided: Callable[[str | None], Decision],
     lock_file: Path | None,
     store: Store,
     progress: Progress,
 ) -> tuple[Descriptor, str]:
     """Return the image that TARGET stands for, building it if it is a directory; and its name."""
+    from torchship.oci import cuda
     from torchship.oci.reference import Reference
 
     folder = Path(target)
@@ -172,7 +173,16 @@ def _target(
         project = load(folder)
         name = Reference.parse(project.name)
         one = suiting(project.torch) if len(project.torch) > 1 else None
-        top = built(project, (name,), (platform,), lock_file, store, progress, variant=one)
+        top = built(
+            project,
+            (name,),
+            (platform,),
+            lock_file,
+            store,
+            progress,
+            variant=one,
+            approve=lambda entry: decided(cuda.of_wheels(pin.filename for pin in entry.wheels)),
+        )
         return top, project.name
     if target.startswith((".", "/", "~")):
         raise UsageError(f"there is no directory {target}", hint="name one that holds main.py")
@@ -191,7 +201,12 @@ def _target(
         reference = Reference.parse(target)
         progress.say(f"{target} is not in the store: pulling it from {reference.registry}")
     pulled = pull(
-        reference, store, platform=platform, choice=suiting, approve=decided, progress=progress
+        reference,
+        store,
+        platform=platform,
+        choice=suiting,
+        approve=lambda image: decided(cuda.of_image(image)),
+        progress=progress,
     )
     return pulled.descriptor, target
 
@@ -205,16 +220,17 @@ def _variant(store: Store, top: Descriptor, platform: Platform, suiting: Choice)
     return suiting(names) if names else ""
 
 
-def _decided(image: Image, *, wish: Gpus, engine: str, variables: Mapping[str, str]) -> Decision:
-    """Decide which GPUs the program gets; refuse where they, or the driver, do not suffice."""
+def _decided(
+    version: str | None, *, wish: Gpus, engine: str, variables: Mapping[str, str]
+) -> Decision:
+    """Decide which GPUs a program gets, by the CUDA that its image has; refuse what cannot be."""
     from torchship.engines.gpu import decide
     from torchship.engines.nvidia import UNCHECKED, survey
-    from torchship.oci import cuda
 
     machine = survey()
     if variables.get(UNCHECKED):
         machine = replace(machine, driver=None)
-    return decide(wish, cuda.of_image(image), engine, machine)
+    return decide(wish, version, engine, machine)
 
 
 def _run_directory(output: Path | None, image: Descriptor) -> RunDirectory:

@@ -138,23 +138,26 @@ def lack(engine: str, machine: Machine) -> EngineError | None:
             "this machine has no NVIDIA GPU, or no driver for it (no /dev/nvidia0)",
             hint="install NVIDIA's driver, or run on the CPU with --gpus none",
         )
+    usable = specified or driver.registry(machine) is not None
+    instead = "; or --engine native, which finds the driver by itself" if usable else ""
     if engine == "docker" and not (specified or machine.runtime_hook or machine.cdi_hook):
         return EngineError(
             "Docker has no way to pass GPUs on: NVIDIA's container toolkit is not installed",
             hint=f"{INSTALL}, then `sudo nvidia-ctk runtime configure --runtime=docker` "
-            "and `sudo systemctl restart docker`",
+            f"and `sudo systemctl restart docker`{instead}",
         )
     if engine != "docker" and not specified and found.faults:
         return found.missing(KIND, ALL)
+    generate = f"`{GENERATE}`" if machine.ctk else f"{INSTALL}, then `{GENERATE}`"
     if engine == "podman" and not specified:
         return EngineError(
             f"Podman passes GPUs on by CDI, and no specification of {KIND} is here",
-            hint=GENERATE if machine.ctk else f"{INSTALL}, then `{GENERATE}`",
+            hint=f"{generate}{instead}",
         )
-    if engine == "native" and not specified and driver.registry(machine) is None:
+    if engine == "native" and not usable:
         return EngineError(
             f"the native engine passes GPUs on by CDI, and no specification of {KIND} is here",
-            hint=GENERATE if machine.ctk else f"{INSTALL}, then `{GENERATE}`",
+            hint=generate,
         )
     return None
 

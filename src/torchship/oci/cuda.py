@@ -15,8 +15,9 @@ from torchship.layers.layer import ORIGIN, Layer
 LABEL = "dev.torchship.cuda"
 """Label: the version of CUDA that the image's programs are made for, as ``13.0``."""
 
-_RUNTIME = re.compile(r"wheel:nvidia_cuda_runtime(?:_cu\d+)?-(\d{1,3}\.\d{1,3})\.")
-_TORCH = re.compile(r"wheel:torch-[^-\s]+\+cu(\d{2,3})(\d)-")
+_WHEEL = re.compile(r"wheel:([^\s@]+)@")
+_RUNTIME = re.compile(r"nvidia_cuda_runtime(?:_cu\d+)?-(\d{1,3}\.\d{1,3})\.")
+_TORCH = re.compile(r"torch-[^-]+\+cu(\d{2,3})(\d)-")
 _VERSION = re.compile(r"(\d{1,3}\.\d{1,3})(?:\.\d+)*")
 
 
@@ -36,19 +37,25 @@ class Described(Protocol):
         """Its layers, with the annotations of its manifest."""
 
 
-def of_layers(layers: Iterable[Layer]) -> str | None:
-    """Return the version of CUDA, as ``13.0``, whose runtime is among the wheels; or None.
+def of_wheels(filenames: Iterable[str]) -> str | None:
+    """Return the version of CUDA, as ``13.0``, whose runtime is among wheels; None where none is.
 
     The runtime's own wheel counts before torch's: a torch of the default index does not say.
     """
-    origins = [layer.annotations.get(ORIGIN, "") for layer in layers]
-    for origin in origins:
-        if found := _RUNTIME.search(origin):
+    names = tuple(filenames)
+    for name in names:
+        if found := _RUNTIME.match(name):
             return found[1]
-    for origin in origins:
-        if found := _TORCH.search(origin):
+    for name in names:
+        if found := _TORCH.match(name):
             return f"{found[1]}.{found[2]}"
     return None
+
+
+def of_layers(layers: Iterable[Layer]) -> str | None:
+    """Return the version of CUDA that is among the wheels which layers say they hold."""
+    origins = (layer.annotations.get(ORIGIN, "") for layer in layers)
+    return of_wheels(name for origin in origins for name in _WHEEL.findall(origin))
 
 
 def of_image(image: Described) -> str | None:
