@@ -11,13 +11,13 @@ from __future__ import annotations
 import errno
 import os
 import stat
-import tarfile
 from collections import OrderedDict
 from pathlib import Path
 
-from torchship.engines.tarstream import BLOCK, Member
 from torchship.engines.uncompress import Uncompressed
 from torchship.errors import LayerError
+from torchship.layers import tarstream
+from torchship.layers.tarstream import BLOCK, Member
 
 MAX_BYTES = 64 << 30
 """A layer that unpacks to more is refused: torch with all of CUDA is 8 GiB in 29 layers."""
@@ -63,7 +63,7 @@ class Folder:
         self._count(member)
         parts = _parts(member.path)
         if not parts:
-            if member.kind != tarfile.DIRTYPE:
+            if member.kind != tarstream.DIRECTORY:
                 raise LayerError(f"{_text(member.path)} would replace the layer's root")
             self._modes[()] = member.mode
             return
@@ -71,23 +71,23 @@ class Folder:
         if name.startswith(_WHITEOUT):
             self._white_out(parent, name)
             _drop(source, member.size)
-        elif member.kind == tarfile.DIRTYPE:
+        elif member.kind == tarstream.DIRECTORY:
             self._make_folder(parts)
             self._modes[parts] = member.mode
-        elif member.kind == tarfile.REGTYPE:
+        elif member.kind == tarstream.REGULAR:
             self._make_file(parent, name, member, source)
-        elif member.kind == tarfile.SYMTYPE:
+        elif member.kind == tarstream.SYMLINK:
             if not member.link or b"\0" in member.link:
                 raise LayerError(f"{_text(member.path)} is a symlink to nothing")
             os.symlink(member.link, name, dir_fd=self._vacant(parent, name, member))
-        elif member.kind == tarfile.LNKTYPE:
+        elif member.kind == tarstream.HARDLINK:
             self._link(parent, name, member)
-        elif member.kind == tarfile.FIFOTYPE:
+        elif member.kind == tarstream.FIFO:
             os.mkfifo(name, member.mode & 0o777, dir_fd=self._vacant(parent, name, member))
-        elif member.kind == tarfile.CHRTYPE and member.device == (0, 0):
+        elif member.kind == tarstream.CHARACTER and member.device == (0, 0):
             self._make_folder(parent)
             self._whiteouts.add(parts)  # overlayfs's own form of a whiteout
-        elif member.kind in (tarfile.CHRTYPE, tarfile.BLKTYPE):
+        elif member.kind in (tarstream.CHARACTER, tarstream.BLOCK_DEVICE):
             raise LayerError(f"{_text(member.path)} is a device node, which no image needs")
         else:
             raise LayerError(f"{_text(member.path)} is of an unknown kind {member.kind!r}")

@@ -18,10 +18,10 @@ from typing import BinaryIO
 
 from torchship.engines import syscalls
 from torchship.engines.extract import Folder
-from torchship.engines.tarstream import members
 from torchship.engines.uncompress import Uncompressed
-from torchship.errors import LayerError, StoreError
+from torchship.errors import HostileInput, LayerError, StoreError
 from torchship.layers.layer import Layer
+from torchship.layers.tarstream import members
 
 _BOOT = Path("/proc/sys/kernel/random/boot_id")
 
@@ -147,8 +147,13 @@ def remove(folder: Path) -> None:
 
 def _extract(layer: Layer, blob: BinaryIO, root: Path) -> None:
     with Uncompressed(blob) as source, Folder(root) as folder:
-        for member in members(source):
-            folder.add(member, source)
+        try:
+            for member in members(source):
+                folder.add(member, source)
+        except LayerError:
+            raise
+        except HostileInput as error:
+            raise LayerError(f"layer {layer.digest.short}: {error.message}") from None
         folder.finish()
         found = source.digest()
     if found != layer.diff_id:

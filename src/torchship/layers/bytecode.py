@@ -16,13 +16,13 @@ from contextlib import closing
 from dataclasses import astuple, dataclass
 from functools import cache
 from pathlib import Path, PurePosixPath
-from typing import BinaryIO, cast
+from typing import BinaryIO
 
 from torchship import canonical
 from torchship.digest import Digest
 from torchship.errors import EngineError
 from torchship.layers import compile_script, prune
-from torchship.layers.archive import Archive, Entry, copy
+from torchship.layers.archive import Archive, Entry, Kind, copy
 from torchship.layers.compile_script import Modules
 from torchship.layers.layer import ORIGIN, Materials
 from torchship.layers.layout import add_parents, minor, site_packages
@@ -228,10 +228,9 @@ class DebianBytecodeRecipe:
                 for member in deb.members():
                     found = _STDLIB.fullmatch(member.path)
                     below = found["below"] if found else ""
-                    if not below or _NEVER_IMPORTED.match(below) or member.content is None:
+                    if not below or _NEVER_IMPORTED.match(below) or member.kind is not Kind.FILE:
                         continue
-                    for piece in copy(cast(BinaryIO, member.content), member.size):
-                        scratch.write(piece)
+                    scratch.writelines(member.content)
                     sources.append(
                         _Source(
                             file=0,

@@ -8,33 +8,27 @@ from __future__ import annotations
 
 import io
 import lzma
-import tarfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, BinaryIO
+from typing import BinaryIO
 
 from isal import isal_zlib
 
 from torchship.digest import chunks
 from torchship.errors import HostileInput, PackageError
-from torchship.layers.archive import BLOCK, check_path
+from torchship.layers import tarstream
+from torchship.layers.archive import BLOCK, Kind, check_path
 
 _AR_MAGIC = b"!<arch>\n"
 _AR_HEADER = 60
 _CONTROL_LIMIT = 16 << 20  # debconf's templates make the largest control members: about 1 MB
 _WINDOW = 256 << 20  # bytes a decompressor may allocate; xz -9 needs 65 MB
-_BUFFER = 1 << 16  # tarfile copies what is left of its buffer with each header that it reads
+_BUFFER = 1 << 18  # bytes decompressed at a time
 _EXPANSION = 200  # real packages inflate to less than 50 times their size
-_TYPES = {
-    tarfile.REGTYPE: "file",
-    tarfile.AREGTYPE: "file",
-    tarfile.DIRTYPE: "directory",
-    tarfile.SYMTYPE: "symlink",
-    tarfile.LNKTYPE: "hard link",
-}
+_KINDS = {kind.value: kind for kind in Kind}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,16 +42,16 @@ class Section:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Member:
-    """One path of a package: relative and normal. ``content`` is good until the next one."""
+    """One path of a package: relative and normal. ``content`` is there until the next one."""
 
     path: str
-    kind: str
+    kind: Kind
     mode: int
     uid: int
     gid: int
     size: int
     target: str
-    content: IO[bytes] | None
+    content: Iterable[bytes]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,39 +73,34 @@ class Deb:
 
         Devices, fifos and sparse files are refused: no package that an image needs has one.
         """
+        limit = self.data.size * _EXPANSION + (64 << 20)
         with self.path.open("rb") as stream, _reading(self.label):
-            limit = self.data.size * _EXPANSION + (64 << 20)
             plain = _Plain(_decompress(stream, self.data), limit)
-            with tarfile.open(
-                fileobj=plain, mode="r|", bufsize=_BUFFER, encoding="utf-8", errors="strict"
-            ) as tar:
-                while (info := tar.next()) is not None:
-                    if info.name.rstrip("/") not in (".", ""):
-                        yield self._member(tar, info)
-                    # Else tarfile remembers them all (Python 3.13 has a switch for it).
-                    tar.members.clear()  # type: ignore[attr-defined] # missing from its stub
+            for found in tarstream.members(plain):
+                end = plain.position + found.size + -found.size % tarstream.BLOCK
+                if found.path.rstrip(b"/") not in (b".", b""):
+                    yield self._member(found, plain)
+                plain.skip(end - plain.position)
 
-    def _member(self, tar: tarfile.TarFile, info: tarfile.TarInfo) -> Member:
-        path = _normal(self.label, info.name)
-        kind = _TYPES.get(info.type)
-        if kind is None or info.sparse is not None:
+    def _member(self, found: tarstream.Member, plain: _Plain) -> Member:
+        path = _normal(self.label, found.path.decode("utf-8"))
+        kind = _KINDS.get(found.kind)
+        if kind is None:
             raise PackageError(f"{self.label}: {path} is neither a file, a folder nor a link")
-        if info.size < 0 or info.uid < 0 or info.gid < 0:
-            raise PackageError(f"{self.label}: {path} states a negative size or owner")
-        target = info.linkname
-        if kind == "hard link":
+        target = found.link.decode("utf-8") if kind in (Kind.HARDLINK, Kind.SYMLINK) else ""
+        if kind is Kind.HARDLINK:
             target = _normal(self.label, target)
-        elif kind == "symlink" and (not target or "\0" in target):
+        elif kind is Kind.SYMLINK and not target:
             raise PackageError(f"{self.label}: the link {path} points nowhere")
         return Member(
             path=path,
             kind=kind,
-            mode=info.mode & 0o7777,
-            uid=info.uid,
-            gid=info.gid,
-            size=info.size if kind == "file" else 0,
+            mode=found.mode,
+            uid=found.uid,
+            gid=found.gid,
+            size=found.size,
             target=target,
-            content=tar.extractfile(info) if kind == "file" else None,
+            content=_content(self.label, path, found.size, plain) if kind is Kind.FILE else (),
         )
 
 
@@ -143,16 +132,23 @@ def open_deb(path: Path, label: str) -> Deb:
         )
 
 
+def _content(label: str, path: str, size: int, plain: _Plain) -> Iterator[bytes]:
+    with _reading(label):
+        for piece in plain.pieces(size):
+            size -= len(piece)
+            yield piece
+        if size:
+            raise PackageError(f"it ends inside {path}")
+
+
 def _control(stream: BinaryIO, section: Section, label: str) -> dict[str, str]:
     plain = _Plain(_decompress(stream, section), _CONTROL_LIMIT)
     found = {}
-    with tarfile.open(fileobj=plain, mode="r|", encoding="utf-8", errors="strict") as tar:
-        for info in tar:
-            name = info.name.removeprefix("./")
-            if name in ("control", "md5sums") and info.isreg():
-                content = tar.extractfile(info)
-                assert content is not None
-                found[name] = content.read().decode("utf-8").strip("\n")
+    for member in tarstream.members(plain):
+        name = member.path.removeprefix(b"./").decode("utf-8")
+        content = plain.read(member.size + -member.size % tarstream.BLOCK)[: member.size]
+        if name in ("control", "md5sums") and member.kind == tarstream.REGULAR:
+            found[name] = content.decode("utf-8").strip("\n")
     text = found.get("control", "")
     if not text.startswith("Package:") or "\n\n" in text:
         raise PackageError(f"{label}: its control file is not one paragraph about a package")
@@ -234,29 +230,41 @@ def _zstd(raw: Iterator[bytes]) -> Iterator[bytes]:
             yield data
 
 
-class _Plain(io.RawIOBase):
-    """What tarfile reads from: the decompressed pieces, up to a limit."""
+class _Plain:
+    """The decompressed pieces as one stream, up to a limit of bytes."""
 
     def __init__(self, pieces: Iterator[bytes], limit: int) -> None:
-        self._pieces = pieces
+        self._waiting = pieces
         self._left = limit
-        self._buffer = b""
+        self._piece = b""
+        self._at = 0
+        self.position = 0
+        """Bytes read so far."""
 
-    def read(self, size: int = -1) -> bytes:
-        parts = []
-        while size != 0:
-            if not self._buffer:
-                self._buffer = next(self._pieces, b"")
-                if not self._buffer:
-                    break
-                self._left -= len(self._buffer)
+    def read(self, size: int, /) -> bytes:
+        """Return exactly ``size`` bytes, or fewer at the end."""
+        return b"".join(self.pieces(size))
+
+    def pieces(self, size: int) -> Iterator[bytes]:
+        """Yield the next ``size`` bytes as they come, or fewer at the end."""
+        while size > 0:
+            if self._at == len(self._piece):
+                self._piece, self._at = next(self._waiting, b""), 0
+                self._left -= len(self._piece)
                 if self._left < 0:
                     raise PackageError("it inflates to far more than a package does")
-            part = self._buffer if size < 0 else self._buffer[:size]
-            self._buffer = self._buffer[len(part) :]
-            size -= len(part) if size > 0 else 0
-            parts.append(part)
-        return b"".join(parts)
+                if not self._piece:
+                    return
+            part = self._piece[self._at : self._at + size]
+            self._at += len(part)
+            self.position += len(part)
+            size -= len(part)
+            yield part
+
+    def skip(self, size: int) -> None:
+        """Pass over ``size`` bytes, or what is left."""
+        for _ in self.pieces(size):
+            pass
 
 
 def _normal(label: str, name: str) -> str:
@@ -273,9 +281,9 @@ def _reading(label: str) -> Iterator[None]:
     """Turn the faults of the formats below into `PackageError` that names the package."""
     try:
         yield
-    except PackageError as error:
+    except HostileInput as error:
         if error.message.startswith(label):
             raise
         raise PackageError(f"{label}: {error.message}", hint=error.hint) from None
-    except (tarfile.TarError, lzma.LZMAError, isal_zlib.error, UnicodeDecodeError) as error:  # type: ignore[misc] # isal's stub declares a value
+    except (lzma.LZMAError, isal_zlib.error, UnicodeDecodeError) as error:  # type: ignore[misc] # isal's stub declares a value
         raise PackageError(f"{label} is damaged ({error})") from None

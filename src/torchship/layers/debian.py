@@ -8,14 +8,14 @@ is made as easily as one for this.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
-from typing import IO, TYPE_CHECKING
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
 
 from torchship.digest import Digest
 from torchship.errors import PackageError
 from torchship.layers import debian_files
-from torchship.layers.archive import Archive, Entry, Kind, copy
+from torchship.layers.archive import Archive, Entry, Kind
 from torchship.layers.layer import ORIGIN, Materials
 from torchship.project.lock import PackagePin
 
@@ -98,7 +98,7 @@ def _unpack(deb: Deb, tree: _Tree) -> debian_files.Installed:
     """Add a package's members to the tree; return what dpkg's database says of it."""
     paths = []
     for member in deb.members():
-        slash = "/" if member.kind == "directory" else ""
+        slash = "/" if member.kind is Kind.DIRECTORY else ""
         if not _LEFT_OUT.match(member.path + slash):
             paths.append(member.path)
             tree.add_member(member, deb.label)
@@ -121,13 +121,7 @@ class _Tree:
             self.archive.add(_symlink(path, self._links[path]))
 
     def add_member(self, member: Member, package: str) -> None:
-        kind = {
-            "file": Kind.FILE,
-            "directory": Kind.DIRECTORY,
-            "symlink": Kind.SYMLINK,
-            "hard link": Kind.HARDLINK,
-        }[member.kind]
-        target = member.target
+        kind, target = member.kind, member.target
         if kind is Kind.HARDLINK:
             target = self._resolve(target, package)
             if self._owners.get(target, ("", None))[1] is not Kind.FILE:
@@ -142,12 +136,9 @@ class _Tree:
             size=member.size,
             target=target,
         )
-        content = () if member.content is None else self._read(member.path, member.content, member)
-        self.add(entry, content, package=package)
+        self.add(entry, self._read(member), package=package)
 
-    def add(
-        self, entry: Entry, content: Iterator[bytes] | tuple[bytes, ...] = (), *, package: str
-    ) -> None:
+    def add(self, entry: Entry, content: Iterable[bytes] = (), *, package: str) -> None:
         """Add an entry where the links of the tree lead; a directory that stands is kept."""
         path = self._resolve(entry.path, package)
         if path in self._links:
@@ -164,7 +155,7 @@ class _Tree:
         self._owners[path] = (package, entry.kind)
         if entry.kind is Kind.SYMLINK:
             self._links[path] = entry.target
-        self.archive.add(_moved(entry, path), content)
+        self.archive.add(entry if path == entry.path else replace(entry, path=path), content)
 
     def _check_parents(self, path: str, package: str) -> None:
         parent = path.rpartition("/")[0]
@@ -200,24 +191,8 @@ class _Tree:
             raise PackageError(f"{package}: {path} leads to the root itself")
         return "/".join(real)
 
-    def _read(self, path: str, content: IO[bytes], member: Member) -> Iterator[bytes]:
-        if not debian_files.is_kept(path) or member.size > debian_files.KEPT_SIZE:
-            yield from copy(content, member.size)  # type: ignore[arg-type] # IO[bytes] reads as BinaryIO does
-            return
-        data = content.read()
-        self.kept[path] = data
-        yield data
-
-
-def _moved(entry: Entry, path: str) -> Entry:
-    if path == entry.path:
-        return entry
-    return Entry(
-        path=path,
-        kind=entry.kind,
-        mode=entry.mode,
-        uid=entry.uid,
-        gid=entry.gid,
-        size=entry.size,
-        target=entry.target,
-    )
+    def _read(self, member: Member) -> Iterable[bytes]:
+        if not debian_files.is_kept(member.path) or member.size > debian_files.KEPT_SIZE:
+            return member.content
+        data = self.kept[member.path] = b"".join(member.content)
+        return (data,)

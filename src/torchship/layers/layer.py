@@ -15,7 +15,7 @@ from torchship.layers.archive import Archive
 GZIP = "application/vnd.oci.image.layer.v1.tar+gzip"
 """OCI image-spec, layer.md: the media type of a gzip-compressed tar."""
 
-REVISION = 1
+REVISION = 2
 """Raised whenever the code that derives any layer would give other bytes."""
 
 ORIGIN = "dev.torchship.layer.origin"
