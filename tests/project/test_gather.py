@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import os
 import shutil
@@ -11,6 +12,7 @@ from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 
 import pytest
+from tests.project.server import send, serve
 
 from torchship.digest import Digest
 from torchship.errors import DataUnavailable, FetchError, LockError, MovedOn, UsageError
@@ -20,6 +22,8 @@ from torchship.project import apt
 from torchship.project.gather import gather
 from torchship.project.lock import BasePin, DataPin, Lock, PackagePin, PlatformLock, WheelPin
 from torchship.project.project import DataFile, Project
+
+__all__ = ["serve"]
 
 AMD64 = Platform.parse("linux/amd64")
 CREATED = datetime(2025, 5, 20, 12, 30, tzinfo=UTC)
@@ -82,6 +86,25 @@ def test_packages_come_from_the_mirror(debian, serve_folder, tmp_path: Path, mon
     assert Digest.of_file(get(tmp_path, locked)[pin.digest]) == pin.digest
     monkeypatch.setenv("TORCHSHIP_DEBIAN_MIRROR", str(tmp_path / "nowhere"))
     assert get(tmp_path, locked)[pin.digest].name == pin.filename
+
+
+def test_packages_are_fetched_as_apt_would(debian, serve, tmp_path: Path, monkeypatch) -> None:
+    """The proxy and the passwords that only apt was told of serve for the files as well."""
+    debian.add("tool", "1")
+    debian.publish()
+    (pin,) = resolved(tmp_path, "tool")
+    data = debian.files["tool"].read_bytes()
+    proxy = serve(lambda handler: send(handler, data))
+    (tmp_path / "auth.conf").write_text("machine http://mirror.invalid login me password pw\n")
+    (tmp_path / "apt.conf").write_text(
+        f'Acquire::http::Proxy "{proxy.url}";\nDir::Etc::netrc "{tmp_path}/auth.conf";\n'
+    )
+    monkeypatch.setenv("APT_CONFIG", str(tmp_path / "apt.conf"))
+    monkeypatch.setenv("TORCHSHIP_DEBIAN_MIRROR", "http://mirror.invalid/debian")
+    assert get(tmp_path, lock((pin,)))[pin.digest].read_bytes() == data
+    ((_, path, headers),) = proxy.requests
+    assert path == f"http://mirror.invalid/debian/{pin.path}"
+    assert headers["authorization"] == "Basic " + base64.b64encode(b"me:pw").decode()
 
 
 def test_packages_that_moved_on_are_named(aged: Lock, tmp_path: Path) -> None:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 from torchship.errors import UsageError
 from torchship.project.pip import PipSettings, for_uv, read
+from torchship.project.route import Route
 
 
 def conf(path, text):
@@ -95,6 +97,34 @@ def test_uv_is_told_the_same_and_the_users_own_words_win():
     assert told["UV_INSECURE_HOST"] == "a.invalid"
     assert told["SSL_CERT_FILE"] == "/ca.pem"
     assert for_uv(settings, {})["UV_DEFAULT_INDEX"] == "https://a.invalid/simple"
+
+
+def test_addresses_are_reached_as_pip_would(machine):
+    """The proxy, the certificates and the hosts that are trusted without one."""
+    found = read(
+        {
+            "HOME": str(machine),
+            "PIP_PROXY": "http://proxy.invalid:3128",
+            "PIP_CERT": "/ca.pem",
+            "PIP_CLIENT_CERT": "/me.pem",
+            "PIP_TRUSTED_HOST": "a.invalid b.invalid:8443",
+        }
+    )
+    route = found.route("https://c.invalid/x.whl")
+    assert route.proxy == "http://proxy.invalid:3128"
+    assert (route.authorities, route.certificate) == ((Path("/ca.pem"),), Path("/me.pem"))
+    trusted = {
+        address: not found.route(address).verified
+        for address in (
+            *("https://a.invalid/", "https://me:pw@a.invalid:8443/", "https://b.invalid:8443/x"),
+            *("https://b.invalid/", "https://c.invalid/"),
+        )
+    }
+    assert list(trusted.values()) == [True, True, True, False, False]
+    assert PipSettings().route("https://c.invalid/x.whl") == Route()
+    for name in ("HTTPS_PROXY", "http_proxy"):  # uv goes through it as well
+        told = for_uv(found, {"https_proxy": "http://other.invalid"})
+        assert told[name] == "http://proxy.invalid:3128"
 
 
 def test_a_folder_below_the_home_folder_is_found(monkeypatch, tmp_path):

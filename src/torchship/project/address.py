@@ -5,13 +5,16 @@ from __future__ import annotations
 import base64
 import netrc
 import os
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
 from urllib.parse import unquote, urljoin, urlsplit, urlunsplit
 
 from torchship.errors import FetchError
+
+Login = Callable[[str], tuple[str, str] | None]
+"""Gives the user and password that settings have for an address."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,8 +25,8 @@ class Address:
     headers: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}), repr=False)
 
     @classmethod
-    def parse(cls, text: str) -> Address:
-        """Take the credentials out of an address, or find its host's in the netrc file."""
+    def parse(cls, text: str, *, login: Login = lambda _: None) -> Address:
+        """Take the credentials out of an address; else ask ``login``, then the netrc file."""
         try:
             parts = urlsplit(text)
             port = f":{parts.port}" if parts.port is not None else ""
@@ -34,14 +37,18 @@ class Address:
         host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
         url = urlunsplit((parts.scheme, host + port, parts.path, parts.query, ""))
         known = (unquote(parts.username), unquote(parts.password or "")) if parts.username else None
-        login = known or _from_netrc(parts.hostname)
-        if login is None:
-            return cls(url=url)
-        token = base64.b64encode(":".join(login).encode()).decode("ascii")
-        return cls(url=url, headers=MappingProxyType({"Authorization": f"Basic {token}"}))
+        return cls(url=url)._as(known or login(url) or _from_netrc(parts.hostname))
 
-    def redirected(self, location: str) -> Address:
+    def _as(self, login: tuple[str, str] | None) -> Address:
+        if login is None:
+            return self
+        token = base64.b64encode(":".join(login).encode()).decode("ascii")
+        return replace(self, headers=MappingProxyType({"Authorization": f"Basic {token}"}))
+
+    def redirected(self, location: str, *, login: Login = lambda _: None) -> Address:
         """Follow a redirect. Credentials stay with the host that they were meant for.
+
+        ``login`` is asked for those of another host.
 
         Raises `FetchError` where an encrypted connection would become a plain one, or the
         redirect leads away from HTTP.
@@ -56,7 +63,9 @@ class Address:
         # What a server writes before an @ is its own invention: never sent anywhere.
         bare = urlunsplit(new._replace(netloc=new.netloc.rpartition("@")[2], fragment=""))
         same = (old.scheme, old.netloc) == (new.scheme, new.netloc.rpartition("@")[2])
-        return Address(url=bare, headers=self.headers if same else MappingProxyType({}))
+        return (
+            Address(url=bare, headers=self.headers) if same else Address(url=bare)._as(login(bare))
+        )
 
 
 def shown(address: str) -> str:

@@ -27,6 +27,7 @@ Source: apt-get(8), apt.conf(5), apt_preferences(5); Debian policy 5.6 for names
 
 from __future__ import annotations
 
+import functools
 import os
 import re
 import shutil
@@ -44,8 +45,10 @@ from torchship.digest import Digest
 from torchship.errors import FetchError, ResolveError
 from torchship.platform import Platform
 from torchship.progress import Progress
+from torchship.project.aptconfig import AptConfig
 from torchship.project.fetch import exists
 from torchship.project.lock import PackagePin
+from torchship.project.route import plain
 from torchship.project.sources import ETC, MIRROR, Entry, chosen, configured, machine
 
 BASE_PACKAGES = (
@@ -146,6 +149,23 @@ def serves(suite: str, roots: tuple[str, ...]) -> bool:
     return any(_served(entry) for entry in chosen(suite, roots) if entry.suite == suite)
 
 
+def settings() -> AptConfig:
+    """Return this machine's settings for reaching mirrors; none where it has no apt."""
+    if shutil.which("apt-config") is None:
+        return AptConfig()
+    answer = _run(["apt-config", "dump"])
+    return AptConfig.parse(answer.stdout, functools.cache(_detected))
+
+
+def _detected(program: str, address: str) -> str:
+    # apt-transport-http(1): "The first and only parameter is a URI denoting the host to be
+    # contacted"; "No output indicates that the generic proxy settings should be used."
+    try:
+        return next(iter(_run([program, address]).stdout.split()), "")
+    except OSError:  # no such program: apt goes on without it too
+        return ""
+
+
 def python_version(pins: Iterable[PackagePin]) -> str:
     """Return the full version of the Python among the pins: ``3.11.2``.
 
@@ -170,19 +190,22 @@ class _Apt:
 
     def call(self, program: str, verb: str, *arguments: str) -> subprocess.CompletedProcess[str]:
         # -c is read after the machine's own settings, so that it can take some of them back.
-        command = [program, "-c", str(self.config), verb, *arguments]
-        # Messages are read by us: in English, whatever the user's language is.
-        environment = {key: value for key, value in os.environ.items() if key != "LANGUAGE"}
-        environment["LC_ALL"] = "C.UTF-8"
-        return subprocess.run(
-            command,
-            env=environment,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            encoding="utf-8",
-            errors="replace",
-            check=False,
-        )
+        return _run([program, "-c", str(self.config), verb, *arguments])
+
+
+def _run(command: Sequence[str]) -> subprocess.CompletedProcess[str]:
+    # Messages are read by us: in English, whatever the user's language is.
+    environment = {key: value for key, value in os.environ.items() if key != "LANGUAGE"}
+    environment["LC_ALL"] = "C.UTF-8"
+    return subprocess.run(
+        command,
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        encoding="utf-8",
+        errors="replace",
+        check=False,
+    )
 
 
 @contextmanager
@@ -265,8 +288,10 @@ def _settings(folder: Path, platform: Platform) -> str:
 
 def _served(entry: Entry) -> bool:
     place = f"{entry.root}/dists/{entry.suite}"
+    routes = settings().route if place.startswith("http") else plain
     try:
-        return any(exists(f"{place}/{name}") for name in ("InRelease", "Release"))
+        names = (f"{place}/{name}" for name in ("InRelease", "Release"))
+        return any(exists(name, routes=routes) for name in names)
     except FetchError as error:
         raise ResolveError(
             f"the Debian mirror that {MIRROR} names does not answer: {error.message}",

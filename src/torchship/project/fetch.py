@@ -2,10 +2,11 @@
 
 The only module of this folder that opens connections. Addresses are ``https:``, ``http:`` or
 ``file:``, or absolute paths. Interrupted downloads are taken up where they stopped, in this
-process or in a later one, after ``kill -9`` too. Proxies come from the environment as they
-do for curl and pip (``https_proxy``, ``no_proxy``), certificates from the system,
-``SSL_CERT_FILE``, ``PIP_CERT`` and ``REQUESTS_CA_BUNDLE``, user names and passwords from the
-address itself or from ``~/.netrc``; no message shows them.
+process or in a later one, after ``kill -9`` too. A file's `Route` says how it is reached.
+Where that leaves it open, proxies come from the environment as they do for curl and pip
+(``https_proxy``, ``no_proxy``), certificates from the system, ``SSL_CERT_FILE``, ``PIP_CERT``
+and ``REQUESTS_CA_BUNDLE``, user names and passwords from the address itself or from
+``~/.netrc``; no message shows them.
 
 Source: RFC 9110, sections 10.2.3 (Retry-After), 14 (ranges) and 15.4 (redirects).
 """
@@ -18,7 +19,7 @@ import time
 from collections.abc import Collection, Iterator, Mapping
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
@@ -32,10 +33,13 @@ from torchship.project.downloads import Downloads
 from torchship.project.fetcher import TRIES, Failure, Fetcher, Wanted, pause
 from torchship.project.mirrors import Mirrors
 from torchship.project.part import Cancelled, Part, SourceFailed, local_path, regular
+from torchship.project.route import Route, Routes, plain
 
 __all__ = ["Failure", "Outcome", "Wanted", "attempt", "exists", "fetch", "length", "local", "told"]
 
 if TYPE_CHECKING:
+    import ssl
+
     import urllib3
 
 THREADS = 8
@@ -78,14 +82,10 @@ def attempt(
     downloads: Path,
     mirrors: Mirrors,
     progress: Progress,
-    certificates: Collection[Path] = (),
 ) -> Outcome:
-    """Fetch what can be had, as `fetch` does, and say of the rest what was tried.
-
-    ``certificates`` are further bundles of authorities to trust, in PEM.
-    """
+    """Fetch what can be had, as `fetch` does, and say of the rest what was tried."""
     each = {one.digest: one for one in wanted}
-    client = _Client(certificates)
+    client = _Client()
     fetcher = Fetcher(Downloads(downloads), mirrors, progress, client.download)
     files: dict[Digest, Path] = {}
     failures: dict[Digest, tuple[Failure, ...]] = {}
@@ -121,7 +121,7 @@ def local(
     return attempt(bare, downloads=downloads, mirrors=mirrors, progress=progress).files
 
 
-def length(source: str) -> int:
+def length(source: str, *, routes: Routes = plain) -> int:
     """Return the size in bytes that a source states, without downloading the file.
 
     Raises `FetchError` where it does not answer, or does not say.
@@ -130,7 +130,7 @@ def length(source: str) -> int:
         path = local_path(source)
         if path is not None:
             return regular(path).st_size
-        size = _Client().length(source)
+        size = _Client().length(source, routes)
     except SourceFailed as failed:
         raise FetchError(f"{shown(source)}: {failed.reason}") from failed
     if size is None:
@@ -138,13 +138,13 @@ def length(source: str) -> int:
     return size
 
 
-def exists(source: str) -> bool:
+def exists(source: str, *, routes: Routes = plain) -> bool:
     """Return whether a source has the file; raise `FetchError` where that cannot be told."""
     try:
         path = local_path(source)
         if path is not None:
             return path.exists()
-        _Client().length(source)
+        _Client().length(source, routes)
     except SourceFailed as failed:
         if failed.gone:
             return False
@@ -170,21 +170,20 @@ def told(failures: Mapping[str, tuple[Failure, ...]]) -> str:
 
 
 class _Client:
-    """Speaks HTTP; one pool of connections for each proxy, shared by threads."""
+    """Speaks HTTP; one pool of connections for each route, shared by threads."""
 
-    def __init__(self, certificates: Collection[Path] = ()) -> None:
-        self._certificates = certificates
+    def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._pools: dict[str, urllib3.PoolManager] = {}
+        self._pools: dict[Route, urllib3.PoolManager] = {}
 
-    def download(self, source: str, part: Part, etag: str) -> str:
+    def download(self, source: str, routes: Routes, part: Part, etag: str) -> str:
         """Write what is missing of a part; return the answer's strong ETag, or nothing."""
         headers = {}
         if part.done:
             headers["Range"] = f"bytes={part.done}-"
             if etag:
                 headers["If-Range"] = etag
-        with self._answer("GET", source, headers) as response:
+        with self._answer("GET", source, routes, headers) as response:
             if response.status == 416 or not continues(response.status, response.headers, part):
                 part.restart()
             if response.status == 416:
@@ -198,39 +197,39 @@ class _Client:
             found = response.headers.get("ETag", "")
         return "" if found.startswith("W/") else found
 
-    def length(self, source: str) -> int | None:
+    def length(self, source: str, routes: Routes) -> int | None:
         """Ask for the size of a file; None where the server does not state it."""
         for tries in range(1, TRIES + 1):
             try:
                 try:
-                    return self._stated("HEAD", source)
+                    return self._stated("HEAD", source, routes)
                 except SourceFailed as failed:
                     if failed.gone or failed.retry is not None:
                         raise
-                    return self._stated("GET", source)  # a server may refuse HEAD alone
+                    return self._stated("GET", source, routes)  # a server may refuse HEAD alone
             except SourceFailed as failed:
                 if failed.retry is None or tries == TRIES:
                     raise
                 time.sleep(pause(tries, failed.retry))
         raise AssertionError("the last try returns or raises")
 
-    def _stated(self, method: str, source: str) -> int | None:
-        with self._answer(method, source, {}) as response:
+    def _stated(self, method: str, source: str, routes: Routes) -> int | None:
+        with self._answer(method, source, routes, {}) as response:
             stated = response.headers.get("Content-Length", "")
         return int(stated) if stated.isdecimal() else None
 
     @contextmanager
     def _answer(
-        self, method: str, source: str, headers: Mapping[str, str]
+        self, method: str, source: str, routes: Routes, headers: Mapping[str, str]
     ) -> Iterator[urllib3.BaseHTTPResponse]:
         """Send a request, follow its redirects, and judge the status of the answer."""
         import urllib3
 
         response: urllib3.BaseHTTPResponse | None = None
         try:
-            address = Address.parse(source)
+            address = Address.parse(source, login=lambda url: routes(url).login)
             for _ in range(_REDIRECTS):
-                response = self._pool(address.url).request(
+                response = self._pool(address.url, routes(address.url)).request(
                     method,
                     address.url,
                     # identity: what is hashed is the file, not a form compressed on the way.
@@ -245,7 +244,7 @@ class _Client:
                     yield response
                     return
                 response.close()
-                address = address.redirected(location)
+                address = address.redirected(location, login=lambda url: routes(url).login)
             raise SourceFailed("is redirected too many times")
         except FetchError as error:
             raise SourceFailed(error.message) from error
@@ -255,42 +254,66 @@ class _Client:
             if response is not None:
                 response.close()
 
-    def _pool(self, url: str) -> urllib3.PoolManager:
+    def _pool(self, url: str, route: Route) -> urllib3.PoolManager:
         from urllib.request import getproxies, proxy_bypass
 
         parts = urlsplit(url)
-        proxies = getproxies()
-        proxy = proxies.get(parts.scheme) or proxies.get("all") or ""
+        proxy = route.proxy
+        if proxy is None:
+            proxies = getproxies()
+            proxy = proxies.get(parts.scheme) or proxies.get("all") or ""
         if proxy_bypass(parts.netloc):
             proxy = ""
+        key = replace(route, proxy=proxy, login=None)
         with self._lock:
-            if proxy not in self._pools:
-                self._pools[proxy] = _pool(proxy, self._certificates)
-            return self._pools[proxy]
+            if key not in self._pools:
+                self._pools[key] = _pool(proxy, key)
+            return self._pools[key]
 
 
-def _pool(proxy: str, certificates: Collection[Path]) -> urllib3.PoolManager:
+def _pool(proxy: str, route: Route) -> urllib3.PoolManager:
+    import urllib3
+
+    context = _context(route)
+    timeout = urllib3.Timeout(connect=10, read=30)
+    if not proxy:
+        return urllib3.PoolManager(maxsize=THREADS, ssl_context=context, timeout=timeout)
+    try:
+        address = Address.parse(proxy if "://" in proxy else f"http://{proxy}")
+    except FetchError as error:
+        raise SourceFailed(f"the proxy {error.message}", unreachable=True) from error
+    headers = {f"Proxy-{name}": value for name, value in address.headers.items()}
+    return urllib3.ProxyManager(
+        address.url, proxy_headers=headers, maxsize=THREADS, ssl_context=context, timeout=timeout
+    )
+
+
+def _context(route: Route) -> ssl.SSLContext:
     import ssl
 
     import urllib3
 
     context = ssl.create_default_context()  # which reads SSL_CERT_FILE and SSL_CERT_DIR
     named = (os.environ.get(name) for name in ("PIP_CERT", "REQUESTS_CA_BUNDLE"))
-    for bundle in (*certificates, *(Path(text) for text in named if text)):
+    for bundle in (*route.authorities, *(Path(text) for text in named if text)):
         try:
             context.load_verify_locations(
                 **({"capath": str(bundle)} if bundle.is_dir() else {"cafile": str(bundle)})
             )
         except OSError as error:  # ssl.SSLError is one
             raise SourceFailed(f"the certificates in {bundle} cannot be read") from error
-    timeout = urllib3.Timeout(connect=10, read=30)
-    if not proxy:
-        return urllib3.PoolManager(maxsize=THREADS, ssl_context=context, timeout=timeout)
-    address = Address.parse(proxy if "://" in proxy else f"http://{proxy}")
-    headers = {f"Proxy-{name}": value for name, value in address.headers.items()}
-    return urllib3.ProxyManager(
-        address.url, proxy_headers=headers, maxsize=THREADS, ssl_context=context, timeout=timeout
-    )
+    if route.certificate is not None:
+        try:
+            # A key that asks for a password would ask on the terminal, in the midst of it all.
+            context.load_cert_chain(route.certificate, route.key, password=lambda: b"")
+        except OSError as error:
+            raise SourceFailed(f"the certificate {route.certificate} cannot be used") from error
+    if not route.verified:
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+        # The user has said so; and the file itself is checked by its sha256.
+        urllib3.disable_warnings(urllib3.exceptions.InsecureRequestWarning)
+    return context
 
 
 def _worded(error: urllib3.exceptions.HTTPError) -> SourceFailed:

@@ -17,12 +17,13 @@ from torchship.project.address import host_of, shown
 from torchship.project.downloads import Downloads
 from torchship.project.mirrors import Mirrors
 from torchship.project.part import Cancelled, Part, SourceFailed, local_path, regular
+from torchship.project.route import Routes, plain
 
 TRIES = 5
 """How often one address is tried, as long as its fault may pass."""
 
-Download = Callable[[str, Part, str], str]
-"""Writes what a part lacks, from an address: ``(address, part, etag) -> etag``."""
+Download = Callable[[str, Routes, Part, str], str]
+"""Writes what a part lacks, from an address: ``(address, routes, part, etag) -> etag``."""
 
 
 def pause(tries: int, asked: float) -> float:
@@ -32,13 +33,17 @@ def pause(tries: int, asked: float) -> float:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Wanted:
-    """A file that is wanted: ``size`` in bytes, ``sources`` in the order to be tried."""
+    """A file that is wanted: ``size`` in bytes, ``sources`` in the order to be tried.
+
+    ``routes`` tells how they are reached.
+    """
 
     filename: str
     digest: Digest
     size: int
     sources: tuple[str, ...] = ()
     label: str = ""
+    routes: Routes = plain
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,7 +73,7 @@ class Fetcher:
         self._mirrors = mirrors
         self._progress = progress
         self._download = download
-        self._unreachable: dict[str, SourceFailed] = {}  # by host
+        self._unreachable: dict[tuple[str, Routes], SourceFailed] = {}  # by host
 
     def get(self, wanted: Wanted) -> Path | tuple[Failure, ...]:
         """Return the verified file, or what was tried; raise `StoreError` for a full disk."""
@@ -121,11 +126,11 @@ class Fetcher:
         if part.complete and not part.good:
             part.restart()  # left by a process that wrote something else
         inherited = part.done
-        self._fill(source, path, part)
+        self._fill(source, path, part, wanted.routes)
         if not part.good and inherited:
             # The beginning came from elsewhere, or was not all written before a power cut.
             part.restart()
-            self._fill(source, path, part)
+            self._fill(source, path, part, wanted.routes)
         if not part.good:
             part.restart()
             raise SourceFailed("the file there has another sha256")
@@ -156,17 +161,17 @@ class Fetcher:
         finally:
             temporary.unlink(missing_ok=True)
 
-    def _fill(self, source: str, path: Path | None, part: Part) -> None:
+    def _fill(self, source: str, path: Path | None, part: Part, routes: Routes) -> None:
         if path is not None:
             part.copy(path)
             return
-        tries, etag, host = 0, "", host_of(source)
+        tries, etag, host = 0, "", (host_of(source), routes)
         while not part.complete:
             if host in self._unreachable:  # found out with another file: do not wait again
                 raise self._unreachable[host]
             before = part.done
             try:
-                etag = self._download(source, part, etag)
+                etag = self._download(source, routes, part, etag)
                 if not part.complete:
                     raise SourceFailed(f"ended after {part.done} bytes of {part.size}", retry=0.0)
             except SourceFailed as failed:

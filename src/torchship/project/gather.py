@@ -28,6 +28,7 @@ from torchship.project.fetch import Failure, Wanted, attempt, local, told
 from torchship.project.lock import DataPin, Lock, PackagePin, PlatformLock, WheelPin
 from torchship.project.mirrors import Mirrors
 from torchship.project.project import Project
+from torchship.project.route import Route, Routes
 
 Pin = WheelPin | PackagePin | DataPin
 
@@ -61,12 +62,15 @@ def gather(
         return found
     progress.say(f"fetching {len(missing)} files")
     sources = _sources(missing, project=project, lock=lock, pinned=pinned)
+    routes = _routes(missing)
     outcome = attempt(
-        [replace(asked[digest], sources=addresses) for digest, addresses in sources.items()],
+        [
+            replace(asked[pin.digest], sources=sources[pin.digest], routes=routes[type(pin)])
+            for pin in missing
+        ],
         downloads=downloads,
         mirrors=mirrors,
         progress=progress,
-        certificates=_certificates(),
     )
     if outcome.failures:
         failed = {
@@ -124,11 +128,22 @@ def _sources(
     return found
 
 
-def _certificates() -> tuple[Path, ...]:
-    from torchship.project import pip
+def _routes(pins: Sequence[Pin]) -> Mapping[type[Pin], Routes]:
+    """Return how each kind of file is reached: as pip would, as apt would, or plainly.
 
-    cert = pip.read().cert
-    return (Path(cert),) if cert else ()
+    Authorities that only pip was told of are trusted for data, too: whoever opens encrypted
+    connections on the way opens them all.
+    """
+    from torchship.project import apt, pip
+
+    as_pip = pip.read()
+    found: dict[type[Pin], Routes] = {
+        WheelPin: as_pip.route,
+        DataPin: lambda address: Route(authorities=as_pip.route(address).authorities),
+    }
+    if any(isinstance(pin, PackagePin) for pin in pins):
+        found[PackagePin] = apt.settings().route
+    return found
 
 
 def _suite(pinned: PlatformLock) -> str:

@@ -13,10 +13,13 @@ import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from torchship.errors import UsageError
+from torchship.project.route import Route
 
 _SECTIONS = ("global", "download", "install")
+_PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "http_proxy", "https_proxy", "all_proxy")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,6 +36,17 @@ class PipSettings:
     trusted_hosts: tuple[str, ...] = ()
     proxy: str | None = None
     timeout: str | None = None
+
+    def route(self, address: str) -> Route:
+        """Return how pip would reach an address: its proxy is for all, whatever theirs is."""
+        parts = urlsplit(address)
+        trusted = {parts.hostname, parts.netloc.rpartition("@")[2]}
+        return Route(
+            proxy=self.proxy,
+            authorities=(Path(self.cert),) if self.cert else (),
+            certificate=Path(self.client_cert) if self.client_cert else None,
+            verified=trusted.isdisjoint(self.trusted_hosts),
+        )
 
 
 def read(environ: Mapping[str, str] | None = None) -> PipSettings:
@@ -77,7 +91,6 @@ def for_uv(settings: PipSettings, environ: Mapping[str, str]) -> Mapping[str, st
         "UV_HTTP_TIMEOUT": settings.timeout or "",
         "SSL_CERT_FILE": settings.cert or "",
         "SSL_CLIENT_CERT": settings.client_cert or "",
-        "ALL_PROXY": settings.proxy or "",
     }
     # uv's older names for the same settings: where the user has one, ours must stay away.
     older = {"UV_DEFAULT_INDEX": "UV_INDEX_URL", "UV_INDEX": "UV_EXTRA_INDEX_URL"}
@@ -85,6 +98,8 @@ def for_uv(settings: PipSettings, environ: Mapping[str, str]) -> Mapping[str, st
     for name, value in wanted.items():
         if value and not environ.get(name) and not environ.get(older.get(name, name)):
             result[name] = value
+    if settings.proxy:  # which for pip stands above the environment's
+        result.update(dict.fromkeys(_PROXIES, settings.proxy))
     return result
 
 

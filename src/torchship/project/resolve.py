@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path, PurePosixPath
 from types import MappingProxyType
 from urllib.parse import unquote, urlsplit
@@ -180,7 +181,7 @@ class _Resolver:
         self, entry: PlatformLock, build: str, shared: Mapping[str, str]
     ) -> tuple[WheelPin, ...]:
         """Return a variant's wheels: the kept ones, where all that they came from is the same."""
-        from torchship.project import wheels
+        from torchship.project import pip, wheels
         from torchship.project.fetch import length
 
         earlier = self._earlier(entry.platform, build)
@@ -197,7 +198,7 @@ class _Resolver:
             Target.of(entry.platform, entry.python, self.project.base),
             build=build,
             preferred={**{pin.name: pin.version for pin in earlier or ()}, **shared},
-            measure=length,
+            measure=partial(length, routes=pip.read().route),
         )
 
     def _earlier(self, platform: Platform, build: str) -> tuple[WheelPin, ...] | None:
