@@ -27,7 +27,8 @@ Each message is one clear sentence with the path to the fault; `hint` says what 
     │   ├── BlobMissing         a blob that should be in the store is not
     │   └── ImageNotFound       no such image in the store
     ├── RegistryError           a registry refused, failed or lied
-    └── EngineError             an engine is missing or could not start the container
+    ├── EngineError             an engine is missing or could not start the container
+    └── RunError                a run failed, or its data are damaged                       (exit 4)
 """
 
 from __future__ import annotations
@@ -176,3 +177,9 @@ class RegistryError(TorchshipError):
 
 class EngineError(TorchshipError):
     """An engine is missing, or could not start the container."""
+
+
+class RunError(TorchshipError):
+    """A run failed, or its data are not what the image declares: nothing was measured."""
+
+    exit_code = 4

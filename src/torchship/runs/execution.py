@@ -23,6 +23,9 @@ from torchship.runs.outputs import outputs
 from torchship.runs.parameters import parameters, workers
 from torchship.runs.record import Determinism, ImageUsed, Record, Run, Source
 
+BASE = "org.opencontainers.image.base.name"
+"""OCI image-spec, annotations.md: what an image stands on."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Declared:
@@ -111,15 +114,8 @@ def of_one_run(
     ``command`` is without the seed; ``index`` the image's, where it was found in one.
     """
     found = parameters(command)
-    manifest = image.descriptor.digest
     return Record(
-        image=ImageUsed(
-            name=name,
-            platform=str(image.platform),
-            manifest=manifest,
-            index=index if index != manifest else None,
-            base=image.labels.get("org.opencontainers.image.base.name"),
-        ),
+        image=used(image, name, index),
         command=command,
         parameters=found,
         seed=seed,
@@ -140,3 +136,15 @@ def source(image: Image) -> Source | None:
     if top is None or not top.title.startswith("source"):
         return None
     return Source(tree=top.diff_id)
+
+
+def used(image: Image, name: str, index: Digest | None) -> ImageUsed:
+    """Return what a record says of an image; ``index`` is what it was found in, or itself."""
+    manifest = image.descriptor.digest
+    return ImageUsed(
+        name=name,
+        platform=str(image.platform),
+        manifest=manifest,
+        index=index if index != manifest else None,
+        base=image.labels.get(BASE),
+    )

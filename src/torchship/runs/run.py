@@ -4,6 +4,13 @@ runs/20261122T230000Z-440fcabf73cc/
   output/        what the program wrote; /output in the container
   stdout.log     what it printed
   record.json    what ran and what it gave (`runs.record`)
+
+A directory of several runs has one such directory for each, and one record for all:
+
+runs/20261122T230000Z-440fcabf73cc/
+  seed-1/  seed-2/  ...
+  repeat/        the first seed once more
+  record.json
 """
 
 from __future__ import annotations
@@ -27,33 +34,16 @@ class RunDirectory:
     @classmethod
     def create(cls, parent: Path, image: Digest, now: datetime) -> RunDirectory:
         """Make ``<UTC time>-<short digest>`` below ``parent``; a second one in a second gets -2."""
-        stem = f"{now.astimezone(UTC):%Y%m%dT%H%M%SZ}-{image.short}"
-        for attempt in range(1, 1000):
-            path = parent / (stem if attempt == 1 else f"{stem}-{attempt}")
-            try:
-                (path / "output").mkdir(parents=True)
-            except FileExistsError:
-                continue
-            except OSError as error:
-                raise StoreError(
-                    f"cannot make the run directory {path}: {error.strerror}",
-                    hint="name a folder that you may write to with -o DIR",
-                ) from None
-            return cls(path=path)
-        raise StoreError(f"{parent} holds a thousand runs of this second", hint="use -o DIR")
+        path = _fresh(parent, image, now)
+        _make(path / "output")
+        return cls(path=path)
 
     @classmethod
     def at(cls, path: Path) -> RunDirectory:
         """Use a folder that the user named; it may exist, but must hold no other run."""
         if (path / "record.json").exists():
             raise StoreError(f"{path} already holds a run", hint="name another folder with -o DIR")
-        try:
-            (path / "output").mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise StoreError(
-                f"cannot make the run directory {path}: {error.strerror}",
-                hint="name a folder that you may write to with -o DIR",
-            ) from None
+        _make(path / "output")
         return cls(path=path)
 
     @property
@@ -70,3 +60,64 @@ class RunDirectory:
     def record(self) -> Path:
         """The run's record."""
         return self.path / "record.json"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RecordDirectory:
+    """The files of several runs of one image, under ``path``."""
+
+    path: Path
+
+    @classmethod
+    def create(cls, parent: Path, image: Digest, now: datetime) -> RecordDirectory:
+        """Make a directory of its own below ``parent``, named as a single run's would be."""
+        return cls(path=_fresh(parent, image, now))
+
+    @classmethod
+    def at(cls, path: Path) -> RecordDirectory:
+        """Use a folder that the user named; it may exist, but must be empty."""
+        _make(path)
+        if any(path.iterdir()):
+            raise StoreError(f"{path} is not empty", hint="name another folder with -o DIR")
+        return cls(path=path)
+
+    def run(self, seed: int | None, place: int) -> RunDirectory:
+        """Make the directory of one run: by its seed, or by its place where it has none."""
+        return RunDirectory.at(self.path / (f"run-{place}" if seed is None else f"seed-{seed}"))
+
+    def repeat(self) -> RunDirectory:
+        """Make the directory of the first seed's second run."""
+        return RunDirectory.at(self.path / "repeat")
+
+    @property
+    def record(self) -> Path:
+        """The record of all runs."""
+        return self.path / "record.json"
+
+
+def _fresh(parent: Path, image: Digest, now: datetime) -> Path:
+    stem = f"{now.astimezone(UTC):%Y%m%dT%H%M%SZ}-{image.short}"
+    for attempt in range(1, 1000):
+        path = parent / (stem if attempt == 1 else f"{stem}-{attempt}")
+        try:
+            path.mkdir(parents=True)
+        except FileExistsError:
+            continue
+        except OSError as error:
+            raise _refused(path, error) from None
+        return path
+    raise StoreError(f"{parent} holds a thousand runs of this second", hint="use -o DIR")
+
+
+def _make(path: Path) -> None:
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise _refused(path, error) from None
+
+
+def _refused(path: Path, error: OSError) -> StoreError:
+    return StoreError(
+        f"cannot make the run directory {path}: {error.strerror}",
+        hint="name a folder that you may write to with -o DIR",
+    )

@@ -181,7 +181,8 @@ def _string(value: object) -> str | None:
     return value if isinstance(value, str) and len(value) <= LONGEST else None
 
 
-def _digest(value: object) -> Digest | None:
+def digest(value: object) -> Digest | None:
+    """Read a digest; None for what is none."""
     try:
         return Digest.parse(value) if isinstance(value, str) else None
     except InvalidDigest:
@@ -203,7 +204,7 @@ _SCALARS: Mapping[Any, Any] = {
     int: _whole,
     float: _number,
     bool: lambda value: value if isinstance(value, bool) else None,
-    Digest: _digest,
+    Digest: digest,
     datetime: _time,
 }
 _KNOWN: dict[type, Mapping[str, object]] = {}

@@ -1,0 +1,188 @@
+"""Running an image with several seeds, and writing down what that gave."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from typing import Literal
+
+from torchship import __version__
+from torchship.digest import Digest
+from torchship.engines.request import Engine, Request
+from torchship.errors import MetricsError, RunError
+from torchship.progress import Progress
+from torchship.project.revision import Revision
+from torchship.project.seeds import seeded
+from torchship.runs.claims import claims
+from torchship.runs.execution import Declared, Execution, execute, source, used
+from torchship.runs.inside import Facts, check_data, tensors
+from torchship.runs.parameters import parameters, workers
+from torchship.runs.record import DataUsed, Determinism, Record, Repeat, Run
+from torchship.runs.run import RecordDirectory, RunDirectory
+from torchship.runs.verdict import run_differences
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """What to run: ``request`` without seed and output, once for each of ``seeds``.
+
+    A seed of None is a run without one. ``repeat`` runs the first seed once more.
+    """
+
+    request: Request
+    seeds: tuple[int | None, ...]
+    profile: Literal["default", "strict"] = "default"
+    repeat: bool = False
+    name: str
+    index: Digest | None = None
+    revision: Revision | None = None
+
+
+def record(
+    plan: Plan,
+    engine: Engine,
+    *,
+    declared: Declared,
+    directory: RecordDirectory,
+    progress: Progress,
+) -> Record:
+    """Run everything that is planned, and return the record; the caller writes it.
+
+    Stops at the first run that fails: its exit status is in the record. Raises `RunError` where
+    the image's data are not what it declares, before or after the runs.
+    """
+    progress.say("looking at the machine from inside the container")
+    found, before = check_data(plan.request, engine, declared.data)
+    done, folders = [], []
+    for place, seed in enumerate(plan.seeds, start=1):
+        folder = directory.run(seed, place)
+        done.append(_once(plan, engine, declared, seed, folder))
+        folders.append(folder)
+        progress.say(_told(done[-1], place, len(plan.seeds)))
+        if done[-1].run.status != 0:
+            break
+    again = None
+    if plan.repeat and all(each.run.status == 0 for each in done):
+        folder = directory.repeat()
+        again = _once(plan, engine, declared, plan.seeds[0], folder)
+        folders.append(folder)
+        progress.say(f"once more: {_told(again, 1, 1)}")
+    _, after = check_data(plan.request, engine, declared.data) if before else (found, before)
+    if after != before:
+        raise RunError("the image's data changed while it ran")
+    digests = tensors(plan.request, engine, [folder.output for folder in folders])
+    runs = [replace(each.run, tensors=inside) for each, inside in zip(done, digests, strict=False)]
+    repeat = None
+    if again is not None:
+        repeat = _repeat(runs[0], replace(again.run, tensors=digests[-1]))
+    return _record(plan, engine, declared, found, before, done, runs, repeat)
+
+
+def _once(
+    plan: Plan, engine: Engine, declared: Declared, seed: int | None, folder: RunDirectory
+) -> Execution:
+    asked = plan.request
+    given = seeded(asked.command or asked.image.command, declared.seed, seed)
+    request = replace(
+        asked,
+        command=given.command,
+        environment={**asked.environment, **given.environment},
+        output=folder.output,
+        log=folder.log,
+    )
+    return execute(
+        request,
+        engine,
+        metrics_of=declared.metrics,
+        output=folder.output,
+        log=folder.log,
+        seed=seed,
+    )
+
+
+def _told(execution: Execution, place: int, count: int) -> str:
+    run = execution.run
+    what = (
+        f"run {place} of {count}" if run.seed is None else f"seed {run.seed} ({place} of {count})"
+    )
+    if run.status != 0:
+        return f"{what}: exit status {run.status} after {run.seconds:.1f} s"
+    named = {metric.name for metric in execution.metrics}
+    shown = [
+        f"{name} {value:g}" for name, value in run.metrics.items() if name in named or not named
+    ]
+    return f"{what}: {', '.join(shown) or 'no metrics'} in {run.seconds:.1f} s"
+
+
+def _repeat(first: Run, again: Run) -> Repeat:
+    if again.status != first.status:
+        return Repeat(seed=first.seed, identical=False, differs=("exit status",))
+    differs = run_differences(first, again)
+    return Repeat(seed=first.seed, identical=not differs, differs=differs)
+
+
+def _record(
+    plan: Plan,
+    engine: Engine,
+    declared: Declared,
+    found: Facts,
+    data: tuple[DataUsed, ...],
+    done: Sequence[Execution],
+    runs: Sequence[Run],
+    repeat: Repeat | None,
+) -> Record:
+    image = plan.request.image
+    command = plan.request.command or image.command
+    options = parameters(command)
+    code = source(image)
+    if code is not None and plan.revision is not None:
+        code = replace(code, commit=plan.revision.commit, dirty=plan.revision.dirty)
+    return Record(
+        image=used(image, plan.name, plan.index),
+        command=command,
+        parameters=options,
+        seed=declared.seed,
+        runs=tuple(runs),
+        recorded=datetime.now(UTC),
+        torchship=__version__,
+        engine=engine.name,
+        network=plan.request.network,
+        source=code,
+        data=data,
+        determinism=Determinism(
+            profile=plan.profile,
+            environment=found.environment,
+            threads=found.threads,
+            interop_threads=found.interop_threads,
+            workers=workers(options),
+            repeat=repeat,
+        ),
+        hardware=found.hardware,
+        software=found.software,
+        claims=claims(runs, done[0].metrics),
+    )
+
+
+def check(made: Record, declared: Declared, done_in: RecordDirectory) -> None:
+    """Raise `RunError` or `MetricsError` where a record is nothing that an author can publish."""
+    for run in made.runs:
+        if run.status != 0:
+            seed = "a run" if run.seed is None else f"the run with seed {run.seed}"
+            raise RunError(
+                f"{seed} ended with exit status {run.status}",
+                hint=f"see what it printed in {done_in.path}; no record is made of failed runs",
+            )
+    claimed = {claim.name for claim in made.claims}
+    missing = [metric.name for metric in declared.metrics if metric.name not in claimed]
+    if missing:
+        raise MetricsError(
+            f"not every run gave a value of {', '.join(missing)}",
+            hint="[tool.torchship.metrics] says where it is looked for",
+        )
+    if not claimed:
+        raise MetricsError(
+            "the runs gave no metrics: there is nothing that a reproduction could be judged by",
+            hint="write metrics.json to the output directory, or give a `pattern` on stdout in "
+            "[tool.torchship.metrics.NAME]",
+        )
