@@ -1,12 +1,14 @@
 """Metrics of a run: from its files and from what it printed."""
 
 import json
+import time
 
 import pytest
 
-from torchship.errors import ManifestError, ProjectError
+from torchship.errors import ManifestError, MetricsError, ProjectError
 from torchship.oci.assemble import METRICS
 from torchship.project.project import Metric
+from torchship.runs import metrics
 from torchship.runs.metrics import LARGEST, collect, declared
 
 
@@ -129,3 +131,45 @@ def test_a_label_that_names_a_file_outside_the_output_is_refused(file):
     """The image may be a stranger's."""
     with pytest.raises(ManifestError, match="outside the output"):
         declared(labels(file))
+
+
+HOSTILE = {
+    "nested repeats": (r"(a+)+$", "a" * 60 + "b"),
+    "nested stars": (r"(.*)*x(\d)", "a" * 60 + "b"),
+    "alternatives": (r"^(?:a|a|aa)+(\d)", "a" * 60 + "b"),
+    "back references": (r"^(a+)+\1b(\d)", "a" * 60),
+    "a long line": (r"(\d*)*(\d)*x", "1" * 3_000_000),
+}
+
+
+@pytest.mark.parametrize(("pattern", "text"), HOSTILE.values(), ids=HOSTILE)
+def test_a_pattern_that_takes_for_ever_is_given_up(run, monkeypatch, pattern, text):
+    """A stranger's label can hold a pattern that would be matched for years: that is an error."""
+    monkeypatch.setattr(metrics, "SECONDS", 0.3)
+    (run / "log").write_text(text)
+    began = time.process_time()
+    with pytest.raises(MetricsError, match=r"metrics\.a: searching .*log for"):
+        found(run, Metric(name="a", pattern=pattern))
+    assert time.process_time() - began < 3
+
+
+def test_many_patterns_share_the_time(run, monkeypatch):
+    """However many a label holds, they take no longer than one may."""
+    monkeypatch.setattr(metrics, "SECONDS", 0.3)
+    (run / "log").write_text("loss 1\n" * 300_000)
+    many = [Metric(name=f"m{n}", pattern=rf"loss (\d){{{n}}}") for n in range(1, 100)]
+    with pytest.raises(MetricsError, match="takes more than"):
+        found(run, *many)
+
+
+def test_a_pattern_of_endless_length_is_refused():
+    """A label's pattern is as long as one that a person wrote."""
+    label = json.dumps({"a": {"name": "a", "pattern": "(a|b)" * 1000}})
+    with pytest.raises(ManifestError, match="over 1000 characters"):
+        declared({METRICS: label})
+
+
+def test_a_line_without_an_end_is_searched_in_pieces(run):
+    """A program that prints no line ends costs no more memory than another."""
+    (run / "log").write_text("x" * 200_000 + " loss=0.5\n")
+    assert found(run, Metric(name="loss", pattern=r"loss=([\d.]+)")) == {"loss": 0.5}

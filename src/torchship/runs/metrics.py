@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
+import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
@@ -14,6 +15,7 @@ import msgspec
 from torchship.errors import ManifestError, MetricsError
 from torchship.oci.assemble import METRICS
 from torchship.project.project import Metric
+from torchship.runs.allowance import UsedUp, allowance
 
 LONGEST_NAME = 200
 """Characters of a metric's name."""
@@ -23,6 +25,12 @@ LARGEST = 1 << 20
 
 _GREATEST = 1e150
 """Greater numbers have no spread: their squares are no floats. They have diverged."""
+
+SECONDS = 10.0
+"""Processor time that all patterns of an image may take: an honest one needs milliseconds."""
+
+_LONGEST_PATTERN = 1000  # characters
+_LONGEST_LINE = 1 << 16  # characters; what is longer is searched in pieces
 
 _FORM = 'the program is to write an object of numbers there, such as {"test_accuracy": 0.99}'
 
@@ -51,9 +59,10 @@ def collect(metrics: Iterable[Metric], *, output: Path, log: Path) -> Measured:
     """
     found = dict(_numbers(output / "metrics.json"))
     examples: dict[str, int] = {}
+    began = time.process_time()
     for metric in metrics:
         if metric.pattern is not None:
-            value, total = _matched(metric, log)
+            value, total = _matched(metric, log, SECONDS - (time.process_time() - began))
             if total is not None:
                 examples[metric.name] = total
         else:
@@ -79,10 +88,16 @@ def declared(labels: Mapping[str, str]) -> tuple[Metric, ...]:
         return ()
     try:
         found = tuple(msgspec.json.decode(text, type=dict[str, Metric]).values())
-        for metric in found:
-            re.compile(metric.pattern or "")
-    except (msgspec.MsgspecError, re.error, RecursionError) as error:
+        with allowance(SECONDS):
+            for metric in found:
+                _check_length(metric)
+                re.compile(metric.pattern or "")
+    except (msgspec.MsgspecError, re.error, RecursionError, OverflowError) as error:
         raise ManifestError(f"the image's label {METRICS} declares no metrics: {error}") from None
+    except UsedUp:
+        raise ManifestError(
+            f"the image's label {METRICS} has patterns that take more than {SECONDS:.0f} s to read"
+        ) from None
     for metric in found:
         if not 0 <= (metric.tolerance or 0) < math.inf or (metric.examples or 1) < 1:
             raise ManifestError(f"the image's label {METRICS} declares a faulty metric")
@@ -90,6 +105,13 @@ def declared(labels: Mapping[str, str]) -> tuple[Metric, ...]:
         if file.is_absolute() or ".." in file.parts or "\0" in str(file):
             raise ManifestError(f"the image's label {METRICS} names a file outside the output")
     return found
+
+
+def _check_length(metric: Metric) -> None:
+    if len(metric.pattern or "") > _LONGEST_PATTERN:
+        raise ManifestError(
+            f"the image's label {METRICS} has a pattern of over {_LONGEST_PATTERN} characters"
+        )
 
 
 def _numbers(path: Path) -> Mapping[str, float]:
@@ -127,18 +149,22 @@ def _is_finite(value: float) -> bool:
     return abs(value) < _GREATEST  # false for NaN
 
 
-def _matched(metric: Metric, log: Path) -> tuple[float | None, int | None]:
+def _matched(metric: Metric, log: Path, seconds: float) -> tuple[float | None, int | None]:
     r"""Return the last match, and the denominator of one that is a fraction.
 
     Programs print a metric once an epoch, the last one counts. One group gives the number, two
     give a fraction: ``Accuracy: (\d+)/(\d+)``.
     """
-    pattern = re.compile(metric.pattern or "")
-    last: tuple[str, ...] | None = None
-    with log.open(encoding="utf-8", errors="replace") as lines:
-        for line in lines:
-            for match in pattern.finditer(line):
-                last = match.groups()
+    try:
+        with allowance(max(seconds, 0.001)):
+            last = _last(re.compile(metric.pattern or ""), log)
+    except UsedUp:
+        raise MetricsError(
+            f"metrics.{metric.name}: searching {log} for {(metric.pattern or '')[:80]!r} takes "
+            f"more than {SECONDS:.0f} s",
+            hint="write a pattern without repeats inside of repeats, or let the program write "
+            "metrics.json",
+        ) from None
     if not last:
         return None, None
     try:
@@ -151,3 +177,12 @@ def _matched(metric: Metric, log: Path) -> tuple[float | None, int | None]:
             f"metrics.{metric.name}: {metric.pattern!r} matched {last!r}, which is no number",
             hint="put one group around the number, or two around a fraction's parts",
         ) from None
+
+
+def _last(pattern: re.Pattern[str], log: Path) -> tuple[str, ...] | None:
+    found = None
+    with log.open(encoding="utf-8", errors="replace") as lines:
+        while line := lines.readline(_LONGEST_LINE):
+            for match in pattern.finditer(line):
+                found = match.groups()
+    return found
