@@ -6,6 +6,7 @@ import csv
 import io
 import math
 import os
+import re
 import secrets
 import time
 from abc import ABC, abstractmethod
@@ -30,6 +31,10 @@ LABEL = "dev.torchship.run"
 _MADE_BY_US = "dev.torchship."
 _KILLED = 137
 _ENGINES_OWN = (125, 126, 127)  # which a program may give as well
+_INIT_REFUSES = re.compile(
+    r"^(?:\[FATAL tini \(\d+\)\] |(?:ERROR|FATAL)?[^\n]*catatonit[^\n:]*: )(.*exec.*?)\s*\Z", re.M
+)
+"""What the usual pid 1 says last where the program that it is for cannot be started."""
 _ROOTS = ("CHOWN", "DAC_OVERRIDE", "FOWNER")
 
 
@@ -67,6 +72,10 @@ class CommandLineEngine(ABC):
     @abstractmethod
     def _give_back(self, folder: Path) -> None:
         """Give what other users wrote to the caller; `EngineError` where it cannot be done."""
+
+    @abstractmethod
+    def _until_now(self) -> str:
+        """Return what keeps ``events`` from waiting for more of them."""
 
     @abstractmethod
     def _out_of_memory(self, request: Request, name: str, began: float) -> str | None:
@@ -108,8 +117,12 @@ class CommandLineEngine(ABC):
             return self._status(request, ended, name, began)
 
     def _status(self, request: Request, ended: Ended, name: str, began: float) -> int:
-        if ended.status in _ENGINES_OWN and not self.events(name, began, "start"):
-            raise _not_started(self.name, ended.errors)
+        if ended.status in _ENGINES_OWN:
+            refused = _INIT_REFUSES.search(ended.errors)
+            if refused is not None:
+                raise _not_started(self.name, refused[1])
+            if ended.errors and not self.events(name, began, "start"):
+                raise _not_started(self.name, ended.errors)
         if ended.status == _KILLED and not ended.killed:
             found = self._out_of_memory(request, name, began)
             if found is not None:
@@ -120,8 +133,8 @@ class CommandLineEngine(ABC):
         """Tell whether the engine remembers an event of a container, which may be gone."""
         answer = self._client.ask(
             "events",
-            f"--since={_moment(began - 1)}",
-            f"--until={_moment(time.time())}",
+            f"--since={moment(began - 1)}",
+            self._until_now(),
             f"--filter=container={name}",
             f"--filter=event={kind}",
             "--format={{.Status}}",
@@ -237,7 +250,8 @@ def _bind(source: Path, target: str, *, read_only: bool) -> tuple[str, str]:
     return "--mount", line.getvalue()
 
 
-def _moment(seconds: float) -> str:
+def moment(seconds: float) -> str:
+    """Write a time, in seconds since the epoch, as every engine's ``events`` takes it."""
     return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
 
 

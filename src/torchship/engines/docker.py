@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+import time
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import Any
 
 from torchship.digest import Digest
 from torchship.engines import handover, helper
-from torchship.engines.commandline import CommandLineEngine, made_by_us
+from torchship.engines.commandline import CommandLineEngine, made_by_us, moment
 from torchship.engines.gpu import docker_arguments
 from torchship.engines.namespaces import Obstacle
 from torchship.engines.request import Request
@@ -120,6 +121,8 @@ class Docker(CommandLineEngine):
         # A name that somebody else's image has in Docker stays with it
         foreign = {tag for one in held if not one.ours and one is not here for tag in one.tags}
         names = tuple(name for name in names if name not in foreign)
+        # An image without any name would be one of many that nobody knows
+        names = names or (f"localhost/torchship:{image.descriptor.digest.short}",)
         if here is None:
             self._load(image, names, progress)
         else:
@@ -221,6 +224,9 @@ class Docker(CommandLineEngine):
             handover.take(folder)
         else:
             helper.chown(self._client, folder)
+
+    def _until_now(self) -> str:
+        return f"--until={moment(time.time())}"
 
     def _out_of_memory(self, request: Request, name: str, began: float) -> str | None:
         if not self.events(name, began, "oom"):

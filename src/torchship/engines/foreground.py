@@ -61,7 +61,7 @@ class Foreground:
             status = relay.until_end(process, master)
             return Ended(
                 status=128 - status if status < 0 else status,
-                errors=relay.last_errors.decode(errors="replace"),
+                errors=relay.tail.decode(errors="replace"),
                 killed=sender.killed,
             )
 
@@ -76,7 +76,7 @@ class Foreground:
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
                 pass_fds=descriptors,
-                env={**os.environ, **environment},
+                env={**self.client.environment, **environment},
                 start_new_session=True,  # Ctrl-C is for the container, and passed on by us
                 preexec_fn=_bound(None),
             )
@@ -89,7 +89,7 @@ class Foreground:
                 stdout=slave,
                 stderr=subprocess.PIPE,  # the client's own words: the program's are all on stdout
                 pass_fds=(*descriptors, slave),
-                env={**os.environ, **environment},
+                env={**self.client.environment, **environment},
                 start_new_session=True,
                 preexec_fn=_bound(slave),
             )

@@ -162,6 +162,9 @@ class Podman(CommandLineEngine):
     def _give_back(self, folder: Path) -> None:
         handover.take(folder)  # only root's Podman lets other users write
 
+    def _until_now(self) -> str:
+        return "--stream=false"
+
     def _out_of_memory(self, request: Request, name: str, began: float) -> str | None:  # noqa: ARG002
         if request.memory is None:
             return None  # Podman forgets why a container ended when it is gone

@@ -18,7 +18,7 @@ from torchship.engines.terminal import Terminal
 from torchship.errors import EngineError
 
 _BLOCK = 1 << 16
-_TAIL = 4096  # bytes of the last errors that are kept for an explanation
+_TAIL = 4096  # bytes of errors that are kept for an explanation
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,8 +49,9 @@ class Relay:
         self._master: int | None = None
         self._input: int | None = None
         self._waiting = b""  # what the program has not yet taken of its input
-        self._errors = process.stderr.fileno() if process.stderr else None
-        self.last_errors = b""
+        self._outputs = {process.stdout.fileno()} if process.stdout else set()
+        self.tail = b""
+        """The last of what came on standard error, or on a terminal, which has both."""
         self._files = [pipe for pipe in (process.stdin, process.stdout, process.stderr) if pipe]
         if process.stdout:
             self._source(process.stdout.fileno(), streams.stdout)
@@ -180,8 +181,8 @@ class Relay:
             self._poll.unregister(source)
             del self._sinks[source]
             return
-        if source == self._errors:
-            self.last_errors = (self.last_errors + data)[-_TAIL:]
+        if source not in self._outputs:
+            self.tail = (self.tail + data)[-_TAIL:]
         if self._streams.log is not None:
             self._streams.log.write(data)
         _write_all(self._sinks[source], data)
