@@ -17,7 +17,7 @@ python = "3.11"
 base = "debian:bookworm"              # made of Debian packages; or any image reference
 packages = []                         # further Debian packages, such as "git"
 platforms = ["linux/amd64"]           # and "linux/arm64"
-torch = "auto"                        # which build of torch: cpu, cu130, ...; auto: the index's
+torch = "auto"                        # which build: cpu, cu130, ...; or several in a list
 environment = {{ PYTHONUNBUFFERED = "1" }}
 exclude = []                          # kept out of the image, on top of .dockerignore
 prune = {prune}   # left out of wheels: what no run needs
