@@ -56,6 +56,7 @@ def lock(
         upgrade=upgrade,
         progress=progress,
         state=store.home / "apt",
+        cache=store.home / "uv",
         resolve_image=partial(resolve_image, store=store, progress=progress),
     )
     lockfile.save(found, path)
@@ -269,7 +270,11 @@ def _base_for_host(
     if held is None:
         bare = replace(project, requirements=None, data=(), packages=())
         found = resolve.resolve(
-            bare, platforms=(host,), progress=progress, state=store.home / "apt"
+            bare,
+            platforms=(host,),
+            progress=progress,
+            state=store.home / "apt",
+            cache=store.home / "uv",
         )
         held, pins = found.platform(host), found
     if held.python != entry.python:

@@ -155,3 +155,13 @@ def test_what_another_tool_is_writing_is_left_alone(store):
     os.utime(theirs, (0, 0))
     prune(store)
     assert list(store.blobs) == []
+
+
+def test_what_uv_unpacked_goes(store, image):
+    """Wheels that uv took apart to read what they need are no part of any image."""
+    store.tag("kept", image(b"kept"))
+    unpacked = store.home / "uv" / "archive-v0" / "torch"
+    unpacked.mkdir(parents=True)
+    (unpacked / "libtorch.so").write_bytes(bytes(1000))
+    assert prune(store).size == 1000
+    assert not (store.home / "uv").exists()

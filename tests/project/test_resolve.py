@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import shutil
+import time
 from dataclasses import replace
 
 import pytest
+import uv
 from tests.wheels import make_wheel
 
 from torchship.digest import Digest
@@ -265,3 +267,30 @@ def test_where_nothing_resolves_debian_packages_the_default_base_is_dockers(
     assert [reference for reference, _ in registry.asked] == ["python:3.11-slim"]
     with pytest.raises(ResolveError, match="no apt-get"):
         locked(replace(project(), base="debian:trixie"), tmp_path, registry)
+
+
+def test_uv_is_looked_for_by_one_thread_at_a_time(shelf, project, tmp_path, monkeypatch):
+    """Two platforms are resolved side by side, and Python's sysconfig cannot be entered twice."""
+    find, inside, most = uv.find_uv_bin, [], []
+
+    def watched():
+        inside.append(1)
+        most.append(len(inside))
+        time.sleep(0.2)
+        inside.pop()
+        return find()
+
+    monkeypatch.setattr(uv, "find_uv_bin", watched)
+    locked(project(BASE, requirements__txt="leaf\n"), tmp_path, platforms=(AMD64, ARM64))
+    assert most == [1, 1]
+
+
+def test_uv_keeps_what_it_learns_where_it_is_told(shelf, project, tmp_path, monkeypatch):
+    """What uv unpacks is in the folder given, unless the user has named another."""
+    found = project(BASE, requirements__txt="leaf\n")
+    locked(found, tmp_path, cache=tmp_path / "ours")
+    assert not (tmp_path / "ours").exists()
+    monkeypatch.delenv("UV_CACHE_DIR")
+    locked(found, tmp_path, cache=tmp_path / "ours")
+    assert (tmp_path / "ours" / "CACHEDIR.TAG").is_file()
+    assert not (tmp_path / "home" / ".cache").exists()

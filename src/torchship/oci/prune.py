@@ -41,7 +41,8 @@ def prune(store: Store, *, keep: timedelta = timedelta(0), wait: float = WAIT) -
     """Remove every blob, derived layer and unpacked folder that no image needs.
 
     Derived layers that were made or used within ``keep`` stay. Downloads stay: they are not
-    made from anything here. Waits for other users of the store, then raises `StoreError`.
+    made from anything here; what uv unpacked to resolve requirements
+    goes. Waits for other users of the store, then raises `StoreError`.
     """
     with store.alone(wait):
         needed = _mark(store)
@@ -58,7 +59,7 @@ def prune(store: Store, *, keep: timedelta = timedelta(0), wait: float = WAIT) -
                     continue
             store.derived.forget(key)
             forgotten += 1
-        size = durable.sweep(store.temporary)
+        size = durable.sweep(store.temporary) + durable.sweep(store.partial)
         removed = 0
         for digest in tuple(store.blobs):
             if digest not in needed and not _may_be_in_use(store, digest):
@@ -66,6 +67,8 @@ def prune(store: Store, *, keep: timedelta = timedelta(0), wait: float = WAIT) -
                 removed += 1
         folders, freed = _sweep_unpacked(store, diff_ids)
         _sweep_files(store)
+        resolver = store.home / "uv"
+        freed += _delete(resolver) if resolver.is_dir() else 0
     return Pruned(blobs=removed, layers=forgotten, unpacked=folders, size=size + freed)
 
 
@@ -152,16 +155,21 @@ def _sweep_unpacked(store: Store, keep: set[Digest]) -> tuple[int, int]:
 def _remove_tree(path: Path) -> int:
     """Delete a folder under another name first: half of one must never pass for the whole."""
     doomed = path.with_name(f"part-{secrets.token_hex(8)}")
-    size = 0
     with durable.writing(path):
         path.rename(doomed)
-        for folder, names, files in os.walk(doomed):
+    return _delete(doomed)
+
+
+def _delete(path: Path) -> int:
+    size = 0
+    with durable.writing(path):
+        for folder, names, files in os.walk(path):
             for name in names:
                 below = Path(folder, name)
                 if not below.is_symlink():
                     below.chmod(0o700)
             size += sum(Path(folder, name).lstat().st_size for name in files)
-        shutil.rmtree(doomed)
+        shutil.rmtree(path)
     return size
 
 

@@ -61,7 +61,9 @@ def gather(
     if not missing:
         return found
     progress.say(f"fetching {len(missing)} files")
-    sources = _sources(missing, project=project, lock=lock, pinned=pinned)
+    sources = _sources(
+        missing, project=project, lock=lock, pinned=pinned, cache=downloads.parent / "uv"
+    )
     routes = _routes(missing)
     outcome = attempt(
         [
@@ -102,7 +104,7 @@ def _wanted(pin: Pin) -> Wanted:
 
 
 def _sources(
-    pins: Sequence[Pin], *, project: Project, lock: Lock, pinned: PlatformLock
+    pins: Sequence[Pin], *, project: Project, lock: Lock, pinned: PlatformLock, cache: Path
 ) -> Mapping[Digest, tuple[str, ...]]:
     # Imported here: a build that has all its files starts faster without them.
     from torchship.project.sources import roots
@@ -112,7 +114,7 @@ def _sources(
     packages = tuple(pin for pin in pins if isinstance(pin, PackagePin))
     found: dict[Digest, tuple[str, ...]] = {}
     if built:
-        located = locate(built, pinned.platform, pinned.python, project=project)
+        located = locate(built, pinned.platform, pinned.python, project=project, cache=cache)
         found.update((pin.digest, located.get(pin.filename, ())) for pin in built)
     if packages:
         bases = (*roots(_suite(pinned)), *_snapshots(lock))

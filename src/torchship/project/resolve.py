@@ -98,6 +98,7 @@ def resolve(
     upgrade: bool = False,
     progress: Progress,
     state: Path,
+    cache: Path | None = None,
     resolve_image: ResolveImage | None = None,
 ) -> Lock:
     """Return a lock for ``platforms`` (default: the project's), one pin for every file.
@@ -106,7 +107,7 @@ def resolve(
     versions of wheels where they still fit; ``upgrade`` takes the newest of everything.
     The lock records one moment for all Debian packages, so that a snapshot archive can serve
     them: where one platform's must be resolved, all are. ``state`` is a folder for apt's
-    package lists.
+    package lists, ``cache`` one for what uv learns of wheels (None: uv's own).
 
     Raises `ResolveError`, and `DataUnavailable` where a data file's size cannot be had.
     """
@@ -117,6 +118,7 @@ def resolve(
         now=sources(project),
         progress=progress,
         state=state,
+        cache=cache,
         resolve_image=resolve_image,
     )
     created = datetime.now(UTC).replace(microsecond=0)
@@ -143,6 +145,7 @@ class _Resolver:
     now: Mapping[str, str]
     progress: Progress
     state: Path
+    cache: Path | None
     resolve_image: ResolveImage | None
 
     def kept_bases(self, platforms: Sequence[Platform]) -> Mapping[Platform, PlatformLock] | None:
@@ -199,6 +202,7 @@ class _Resolver:
             build=build,
             preferred={**{pin.name: pin.version for pin in earlier or ()}, **shared},
             measure=partial(length, routes=pip.read().route),
+            cache=self.cache,
         )
 
     def _earlier(self, platform: Platform, build: str) -> tuple[WheelPin, ...] | None:

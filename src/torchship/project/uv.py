@@ -11,6 +11,7 @@ import re
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -23,6 +24,8 @@ from packaging.utils import parse_wheel_filename
 from torchship.errors import ResolveError
 from torchship.project import complaint, pip, tables
 from torchship.project.target import Target
+
+_LOOKING = threading.Lock()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,7 +46,8 @@ class Question:
 
     ``root`` is where uv runs, so that the project's own uv settings count; ``preferred`` has
     versions by name that are kept where they still fit; ``constraints`` are requirements that
-    hold for what is needed anyway.
+    hold for what is needed anyway. ``cache`` is where uv keeps what it learns, unless the user
+    has named a folder for that: it unpacks large wheels there, to read a few lines of them.
     """
 
     source: Path | str
@@ -52,6 +56,7 @@ class Question:
     arguments: tuple[str, ...] = ()
     preferred: Mapping[str, str] | None = None
     constraints: tuple[str, ...] = ()
+    cache: Path | None = None
 
 
 def ask(question: Question) -> tuple[tuple[Found, ...], ...]:
@@ -77,12 +82,12 @@ def ask(question: Question) -> tuple[tuple[Found, ...], ...]:
 
 
 def _run(question: Question, source: Path, output: Path) -> None:
-    from uv import find_uv_bin
-
     settings = pip.read()
     environment = dict(pip.for_uv(settings, os.environ))
     environment["UV_PYTHON_DOWNLOADS"] = "never"
-    command = [find_uv_bin(), "pip", "compile", "--format", "pylock.toml"]
+    if question.cache is not None:
+        environment.setdefault("UV_CACHE_DIR", str(question.cache))
+    command = [_program(), "pip", "compile", "--format", "pylock.toml"]
     command += ["--python", sys.executable, "--python-version", question.target.python]
     command += ["--python-platform", question.target.for_uv, "--only-binary", ":all:"]
     command += ["--no-header", "--no-annotate", "--no-progress", "--color", "never"]
@@ -102,6 +107,14 @@ def _run(question: Question, source: Path, output: Path) -> None:
     )
     if answer.returncode != 0:
         raise complaint.explain(answer.stderr, question.target)
+
+
+def _program() -> str:
+    """Find uv, one thread at a time: Python 3.11's sysconfig breaks when two begin to use it."""
+    from uv import find_uv_bin
+
+    with _LOOKING:
+        return find_uv_bin()
 
 
 def select(pylock: Path, target: Target) -> tuple[tuple[Found, ...], ...]:

@@ -34,12 +34,13 @@ def pin(
     build: str = "auto",
     preferred: Mapping[str, str],
     measure: Measure,
+    cache: Path | None = None,
 ) -> tuple[WheelPin, ...]:
     """Resolve the project's requirements; return its wheels, sorted by name.
 
     ``build`` is the build of torch to take: ``cpu``, ``cu130``; ``auto`` takes what the index
-    gives. ``preferred`` has versions by name that are kept where they still fit. Raises
-    `ResolveError` where there is no answer, or none with that build.
+    gives. ``preferred`` has versions by name that are kept where they still fit; ``cache`` is a
+    folder for uv's. Raises `ResolveError` where there is no answer, or none with that build.
     """
     needs = requirements.read(project)
     if needs.file is None:
@@ -55,6 +56,7 @@ def pin(
             root=project.root,
             arguments=arguments,
             preferred=preferred,
+            cache=cache,
         )
         answer = _resolve(question, build, needs.options)
     addresses = uv.indexes(needs.options)
@@ -68,6 +70,7 @@ def locate(
     python: str,
     *,
     project: Project | None = None,
+    cache: Path | None = None,
 ) -> Mapping[str, tuple[str, ...]]:
     """Return, by filename, where the user's indexes have exactly these files now.
 
@@ -79,7 +82,9 @@ def locate(
         return {}
     needs = requirements.read(project) if project else Requirements(file=None)
     root = project.root if project else Path.cwd()
-    finder = _Finder(target=Target.widest(platform, python), root=root, options=needs.options)
+    finder = _Finder(
+        target=Target.widest(platform, python), root=root, options=needs.options, cache=cache
+    )
     offered: list[Found] = []
     if needs.is_lock and needs.file:
         offered += [wheel for wheels in uv.select(needs.file, finder.target) for wheel in wheels]
@@ -116,6 +121,7 @@ class _Finder:
     root: Path
     options: tuple[str, ...]
     arguments: tuple[str, ...] = ()
+    cache: Path | None = None
 
     def find(self, pins: Sequence[WheelPin]) -> list[Found]:
         """Return all the wheels of these versions; nothing for a version that is gone."""
@@ -128,6 +134,7 @@ class _Finder:
             target=self.target,
             root=self.root,
             arguments=("--no-deps", "--prerelease", "allow", *self.arguments),
+            cache=self.cache,
         )
         try:
             return [wheel for wheels in uv.ask(question) for wheel in wheels]
