@@ -25,6 +25,7 @@ INTERRUPTED = 130
 _COMMANDS = {
     "project": ("init", "lock", "build", "dockerfile"),
     "run": ("run",),
+    "reproduce": ("record", "compare"),
     "images": ("images", "inspect", "tag", "rmi", "prune", "save", "load"),
     "registry": ("login", "logout", "push", "pull", "copy", "tags"),
     "machine": ("doctor",),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
     from torchship.digest import Descriptor
     from torchship.engines.gpu import Decision, Gpus
+    from torchship.engines.request import Engine
+    from torchship.oci.image import Image
     from torchship.oci.store import Store
     from torchship.oci.variant import Choice
     from torchship.platform import Platform
@@ -99,35 +101,20 @@ def run(
     """
     from torchship import pipeline
     from torchship.display import display
-    from torchship.engines.choose import choose
-    from torchship.engines.gpu import Gpus
     from torchship.engines.request import Mount, Request
-    from torchship.oci import cuda
-    from torchship.platform import Platform
 
     if tty and not (sys.stdin.isatty() and sys.stdout.isatty()):
         raise UsageError("the input device is not a terminal", hint="leave out -t")
     parsed_mounts = tuple(Mount.parse(text) for text in mounts)
     variables = dict(_variable(text) for text in environment)
-    limit = _bytes(memory) if memory else None
-    wish = Gpus.parse(gpus)
-    wanted = Platform.parse(platform) if platform else Platform.host()
-    store = open_store()
+    limit = parse_memory(memory)
+    options = Options.parse(engine, gpus, platform, variant, lock_file, variables=variables)
     try:
         with display() as progress:
-            chosen = choose(engine, store, progress=progress)
-            suiting = choice(variant, gpus=wish, engine=chosen.name)
-            decided = partial(_decided, wish=wish, engine=chosen.name, variables=variables)
-            top, name = _target(target, wanted, suiting, decided, lock_file, store, progress)
-            taken = variant or _variant(store, top, wanted, suiting)
-            image = pipeline.ready(store, top, wanted, variant=taken, progress=progress)
-            decision = decided(cuda.of_image(image))
-            if decision.said:
-                progress.say(decision.said)
-            chosen.prepare(image, progress=progress)
-        directory = _run_directory(output, image.descriptor)
+            ready = prepare(target, options, progress)
+        directory = _run_directory(output, ready.image.descriptor)
         request = Request(
-            image=image,
+            image=ready.image,
             command=command,
             environment=variables,
             mounts=parsed_mounts,
@@ -137,10 +124,17 @@ def run(
             tty=tty,
             processors=cpus,
             memory=limit,
-            gpus=decision.gpus,
+            gpus=ready.gpus,
             log=directory.log,
         )
-        outcome = pipeline.run(request, chosen, image=image, name=name, directory=directory)
+        outcome = pipeline.run(
+            request,
+            ready.engine,
+            image=ready.image,
+            name=ready.name,
+            directory=directory,
+            index=ready.top.digest,
+        )
     except (UsageError, MetricsError):
         raise
     except TorchshipError as error:
@@ -153,6 +147,76 @@ def run(
         click.echo(f"{metric}: {value:g}", err=True)
     click.echo(f"run directory: {directory.path}", err=True)
     sys.exit(outcome.status)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    """What chooses how an image is run, as the user gave it, checked."""
+
+    engine: str
+    gpus: Gpus
+    platform: Platform
+    variant: str | None
+    lock_file: Path | None
+    variables: Mapping[str, str]
+
+    @classmethod
+    def parse(
+        cls,
+        engine: str,
+        gpus: str,
+        platform: str | None,
+        variant: str | None,
+        lock_file: Path | None,
+        *,
+        variables: Mapping[str, str],
+    ) -> Options:
+        """Read the options' texts; raise `UsageError`."""
+        from torchship.engines.gpu import Gpus
+        from torchship.platform import Platform
+
+        return cls(
+            engine=engine,
+            gpus=Gpus.parse(gpus),
+            platform=Platform.parse(platform) if platform else Platform.host(),
+            variant=variant,
+            lock_file=lock_file,
+            variables=variables,
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ready:
+    """An image that can be run at once. ``top`` is what its name stands for, maybe an index."""
+
+    store: Store
+    engine: Engine
+    image: Image
+    top: Descriptor
+    name: str
+    gpus: Gpus
+
+
+def prepare(target: str, options: Options, progress: Progress) -> Ready:
+    """Build or find or pull what TARGET stands for, and bring it to the engine that will run it."""
+    from torchship import pipeline
+    from torchship.engines.choose import choose
+    from torchship.oci import cuda
+
+    store = open_store()
+    chosen = choose(options.engine, store, progress=progress)
+    suiting = choice(options.variant, gpus=options.gpus, engine=chosen.name)
+    decided = partial(_decided, wish=options.gpus, engine=chosen.name, variables=options.variables)
+    top, name = _target(
+        target, options.platform, suiting, decided, options.lock_file, store, progress
+    )
+    taken = options.variant or _variant(store, top, options.platform, suiting)
+    image = pipeline.ready(store, top, options.platform, variant=taken, progress=progress)
+    decision = decided(cuda.of_image(image))
+    if decision.said:
+        progress.say(decision.said)
+    chosen.prepare(image, progress=progress)
+    return Ready(store=store, engine=chosen, image=image, top=top, name=name, gpus=decision.gpus)
 
 
 def _target(
@@ -254,8 +318,10 @@ def _variable(text: str) -> tuple[str, str]:
 _FACTORS = {"": 1, "B": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 
 
-def _bytes(text: str) -> int:
+def parse_memory(text: str | None) -> int | None:
     """Read Docker's form of an amount of memory: powers of 1024, ``512M``, ``4g``."""
+    if not text:
+        return None
     digits = text.rstrip("bBkKmMgGtTiI")
     unit = text[len(digits) :].upper().replace("IB", "").removesuffix("B")
     try:

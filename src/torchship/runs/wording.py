@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from torchship.runs import typed
 from torchship.runs.difference import Fact, FirstDifference, environment, first_difference
 from torchship.runs.record import Record
 from torchship.runs.verdict import Judgement, Level, Verdict
@@ -40,7 +41,7 @@ def _lines(verdict: Verdict, author: Record, reproducer: Record) -> Iterator[str
     for judgement in verdict.claims:
         yield ""
         yield from claim_lines(judgement)
-    if verdict.level not in (Level.BIT_IDENTICAL, Level.COULD_NOT_RUN):
+    if verdict.claims and verdict.level is not Level.BIT_IDENTICAL:
         yield from _causes(verdict, author, reproducer)
     yield ""
     yield from limits(verdict)
@@ -62,6 +63,8 @@ def claim_lines(judgement: Judgement) -> Iterator[str]:
         return
     yield f"  here        {number(judgement.reproducer)}, {_runs(judgement.m)}"
     yield f"  difference  {_difference(judgement)}"
+    if judgement.level is Level.BIT_IDENTICAL:
+        return
     if claim.tolerance is not None:
         how = (
             "declared by the author"
@@ -145,3 +148,23 @@ def _runs(count: int) -> str:
 def number(value: float) -> str:
     """Write a number for people: six digits tell."""
     return f"{value:.6g}"
+
+
+def as_document(verdict: Verdict, author: Record, reproducer: Record) -> dict[str, object]:
+    """Return the verdict as a JSON value: everything that `told` says, as data."""
+    parting = first_difference(author, reproducer) if verdict.differs else None
+    return {
+        "verdict": str(verdict.level),
+        "wording": verdict.wording,
+        "exitCode": verdict.exit_code,
+        "reasons": list(verdict.reasons),
+        "claims": [typed.to_json(each) for each in verdict.claims],
+        "differs": list(verdict.differs),
+        "firstDifference": None if parting is None else typed.to_json(parting),
+        "environment": [
+            {"name": fact.name, "author": fact.author, "reproducer": fact.reproducer}
+            for fact in environment(author, reproducer)
+            if fact.changed
+        ],
+        "notShown": list(limits(verdict)),
+    }
