@@ -17,7 +17,7 @@ from tests.integration import proxy as faults
 
 from torchship import canonical
 from torchship.digest import Descriptor, Digest
-from torchship.errors import BlobMissing, ManifestError, RegistryError, TorchshipError
+from torchship.errors import BlobMissing, ManifestError, RegistryError
 from torchship.oci import auth, mediatypes
 from torchship.oci.image import read_image
 from torchship.oci.patience import Patience
@@ -736,24 +736,90 @@ def test_a_killed_push_leaves_no_half_image(store, empty, name, pusher, rounds):
     assert hits
 
 
-def test_two_pulls_at_once(store, empty, name, pusher):
-    """Two pulls into one store end with one sound image."""
-    made = images.image(store, [("a", BIG), ("b", 5000)])
+def stalled(after):
+    """Give a part of the answer, and then nothing until the client is gone."""
+
+    def act(exchange):
+        upstream = exchange.upstream().getresponse()
+        exchange.head(upstream.status, dict(upstream.getheaders()))
+        exchange.wfile.write(upstream.read(after))
+        exchange.wfile.flush()
+        exchange.connection.settimeout(30)
+        exchange.rfile.read(1)
+        exchange.hang_up()
+
+    return act
+
+
+def _until(condition):
+    deadline = time.monotonic() + 20
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def test_a_killed_pull_is_gone_on_with(store, empty, name, pusher, proxy):
+    """The next one asks for the rest of the blob, and verifies all of it."""
+    made = images.image(store, [("a", 5 * BIG)])
     send(store, made, name, pusher)
-    failures = []
+    proxy.on("GET", "/blobs/", stalled(4 * BIG))
+    process = subprocess.Popen(
+        [sys.executable, "-c", _TRANSFER, "pull", str(name), str(empty.home)],
+        stdout=subprocess.DEVNULL,
+    )
+    _until(lambda: sum(path.stat().st_size for path in empty.partial.glob("*")) > 3 * BIG)
+    process.kill()
+    process.wait()
+    proxy.seen.clear()
+    pulled = fetch(name, empty)
+    ranges = [one.headers.get("range", "") for one in proxy.seen if "/blobs/" in one.path]
+    (begun,) = [int(text.removeprefix("bytes=").rstrip("-")) for text in ranges if text]
+    assert begun > 3 * BIG
+    assert pulled.received < 2 * BIG + 10_000
+    assert contents(empty, made) == contents(store, made)
+    assert not list(empty.partial.iterdir())
 
-    def once():
-        try:
-            fetch(name, Store.open(empty.home))
-        except TorchshipError as fault:
-            failures.append(fault)
 
-    threads = [threading.Thread(target=once) for _ in range(2)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert not failures
+def test_what_a_power_cut_spoiled_is_fetched_anew(store, empty, name, pusher):
+    """The length of a file may survive without its bytes: the digest tells, and all is well."""
+    made = images.image(store, [("a", BIG)])
+    send(store, made, name, pusher)
+    layer = read_image(store, made, AMD64).layers[0]
+    with empty.resume(layer.digest, lambda: None) as writer:
+        writer.write(bytes(BIG // 2))
+    assert fetch(name, empty).received > BIG + BIG // 2
+    assert contents(empty, made) == contents(store, made)
+
+
+def test_two_pulls_at_once(store, empty, name, pusher, proxy):
+    """Two pulls into one store end with one sound image, and fetch each blob once."""
+    made = images.image(store, [("a", 20 * BIG), ("b", 5000)])
+    send(store, made, name, pusher)
+    processes = [
+        subprocess.Popen([sys.executable, "-c", _TRANSFER, "pull", str(name), str(empty.home)])
+        for _ in range(2)
+    ]
+    assert [process.wait(60) for process in processes] == [0, 0]
+    assert contents(empty, made) == contents(store, made)
+    layer = read_image(store, made, AMD64).layers[0]
+    assert proxy.count("GET", f"/blobs/{layer.digest}") == 1
+
+
+def test_a_pull_that_waits_takes_over_from_one_that_is_killed(store, empty, name, pusher, proxy):
+    """What the first brought is not lost, and nobody waits for the dead."""
+    made = images.image(store, [("a", 5 * BIG)])
+    send(store, made, name, pusher)
+    proxy.on("GET", "/blobs/", stalled(4 * BIG))
+    command = [sys.executable, "-c", _TRANSFER, "pull", str(name), str(empty.home)]
+    first = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+    _until(lambda: sum(path.stat().st_size for path in empty.partial.glob("*")) > 3 * BIG)
+    second = subprocess.Popen(command, stdout=subprocess.PIPE)
+    second.stdout.readline()
+    time.sleep(0.3)
+    first.kill()
+    first.wait()
+    assert second.wait(30) == 0
+    second.stdout.close()
     assert contents(empty, made) == contents(store, made)
 
 

@@ -1,9 +1,11 @@
 import io
+import threading
 
 import pytest
 
 from torchship.digest import Descriptor, Digest
 from torchship.errors import BlobDamaged, BlobMissing, HostileInput
+from torchship.oci.prune import prune
 
 
 def described(data: bytes) -> Descriptor:
@@ -130,3 +132,82 @@ def test_a_stream_can_be_copied_into_a_writer(store):
             blob.write(line)
         blob.commit()
     assert store.has(Digest.of(b"a\nb\n"))
+
+
+def never():
+    """Fail where nobody else should be writing."""
+    raise AssertionError
+
+
+def test_what_came_of_a_blob_is_gone_on_with(store):
+    """Leaving early keeps the bytes; the whole is verified, and filed once it is right."""
+    data = bytes(range(256)) * 20_000
+    digest = Digest.of(data)
+    with store.resume(digest, never) as writer:
+        assert writer.size == 0
+        writer.write(data[:3_000_000])
+    with store.resume(digest, never) as writer:
+        assert writer.size == 3_000_000
+        writer.write(data[3_000_000:])
+        assert writer.commit()
+    assert store.blobs.read(digest, 1 << 30) == data
+    assert not list(store.partial.iterdir())
+
+
+def test_what_came_wrong_is_not_gone_on_with(store):
+    """Bytes that lead to another digest are dropped, and leave no file."""
+    digest = Digest.of(b"right")
+    with store.resume(digest, never) as writer:
+        writer.write(b"wrong")
+        assert not writer.commit()
+        assert writer.size == 0
+    assert not store.has(digest)
+    assert not list(store.partial.iterdir())
+
+
+def test_two_that_want_a_blob_take_turns(store):
+    """The second waits until the first is done, and finds the blob."""
+    data = b"x" * 100_000
+    digest = Digest.of(data)
+    waited, seen = threading.Event(), []
+
+    def second():
+        with store.resume(digest, waited.set) as writer:
+            seen.append((writer.size, store.has(digest)))
+
+    with store.resume(digest, never) as writer:
+        thread = threading.Thread(target=second)
+        thread.start()
+        assert waited.wait(10)
+        writer.write(data)
+        assert writer.commit()
+    thread.join()
+    assert seen == [(0, True)]
+    assert not list(store.partial.iterdir())
+
+
+def test_waiting_can_be_given_up(store):
+    """What ``wait`` raises ends the wait, and the other goes on."""
+    digest = Digest.of(b"data")
+
+    class Enough(Exception):
+        pass
+
+    def enough():
+        raise Enough
+
+    with store.resume(digest, never) as writer:
+        with pytest.raises(Enough), store.resume(digest, enough):
+            pass
+        writer.write(b"data")
+        assert writer.commit()
+    assert store.has(digest)
+
+
+def test_prune_takes_what_was_begun(store):
+    """Nobody goes on with it: its space is given back."""
+    with store.resume(Digest.of(b"never"), never) as writer:
+        writer.write(b"x" * 5000)
+    store.release()
+    assert prune(store).size >= 5000
+    assert not list(store.partial.iterdir())

@@ -12,7 +12,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
@@ -26,10 +26,14 @@ _NAME = re.compile(r"[0-9a-f]{64}")
 
 
 class Blobs:
-    """The blobs of one store. ``stamps`` and ``temporary`` are folders on the same disk."""
+    """The blobs of one store; the other folders are on the same disk.
 
-    def __init__(self, folder: Path, *, stamps: Path, temporary: Path) -> None:
+    ``partial`` holds what came of blobs whose download ended early, by digest.
+    """
+
+    def __init__(self, folder: Path, *, stamps: Path, temporary: Path, partial: Path) -> None:
         self.folder = folder
+        self._partial = partial
         self._stamps = stamps
         self._temporary = temporary
 
@@ -49,6 +53,13 @@ class Blobs:
     def writer(self) -> BlobWriter:
         """Begin a blob whose digest is taken as it is written."""
         return BlobWriter(self)
+
+    def resume(self, digest: Digest, wait: Callable[[], None]) -> ResumedWriter:
+        """Begin a blob that is known by its digest, or go on with what is there of it.
+
+        Where another process is at it, its end is waited for.
+        """
+        return ResumedWriter(self, digest, durable.Partial(self._partial / digest.hex, wait))
 
     def temporary(self) -> durable.Temporary:
         """Begin a file that `adopt` will file under a digest taken by whoever writes it."""
@@ -220,6 +231,55 @@ def _stamp(status: os.stat_result) -> bytes:
         status.st_ctime_ns,
         status.st_ino,
     )
+
+
+class ResumedWriter:
+    """A blob that comes in by its digest: write from ``size`` on, then commit.
+
+    Leaving early keeps what was written, for the next attempt.
+    """
+
+    def __init__(self, blobs: Blobs, digest: Digest, file: durable.Partial) -> None:
+        self._blobs = blobs
+        self._digest = digest
+        self._file = file
+        self._running = hashlib.sha256()
+        self.size = 0
+        """Bytes that are there."""
+        for piece in file.read():
+            self._running.update(piece)
+            self.size += len(piece)
+
+    def write(self, data: bytes, /) -> int:
+        """Append bytes; raises `StoreError` where the disk is full."""
+        self._running.update(data)
+        self.size += len(data)
+        return self._file.write(data)
+
+    def restart(self) -> None:
+        """Throw away what is there: it cannot be the beginning of the blob."""
+        self._file.restart()
+        self._running = hashlib.sha256()
+        self.size = 0
+
+    def commit(self) -> bool:
+        """File the blob, and tell whether it is the one: bytes of another digest are dropped."""
+        if self._running.hexdigest() != self._digest.hex:
+            self.restart()
+            return False
+        self._blobs.adopt(self._file, self._digest)
+        return True
+
+    def __enter__(self) -> ResumedWriter:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._file.__exit__(kind, error, trace)
 
 
 def _missing(digest: Digest, folder: Path) -> BlobMissing:

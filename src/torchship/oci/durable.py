@@ -9,7 +9,8 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
@@ -20,6 +21,7 @@ from torchship.errors import StoreError
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 _READ_ONLY = frozenset({errno.EROFS, errno.EACCES, errno.EPERM})
 _BUFFER = 1 << 20
+_POLL = 0.05  # seconds
 
 
 @contextmanager
@@ -91,6 +93,50 @@ class Temporary:
         self.discard()
 
 
+class Partial(Temporary):
+    """A file in the making that outlives its writer, so that another one can go on with it.
+
+    One writes at a time: whoever comes meanwhile waits, calling ``wait`` every few milliseconds,
+    which may raise. ``size`` is what was there, in bytes, when its turn came. What was written is
+    kept unless it is published or discarded.
+    """
+
+    def __init__(self, path: Path, wait: Callable[[], None]) -> None:
+        self.folder = path.parent
+        self.path = path
+        with writing(path):
+            self.folder.mkdir(parents=True, exist_ok=True)
+            self._file = _claimed(path, wait)
+            self.size = self._file.seek(0, os.SEEK_END)
+
+    def read(self) -> Iterator[bytes]:
+        """Yield what is there, in pieces; what is written comes after it."""
+        self._file.seek(0)
+        while piece := self._file.read(_BUFFER):
+            yield piece
+
+    def restart(self) -> None:
+        """Throw away what is there, to write it anew."""
+        with writing(self.path):
+            self._file.seek(0)
+            self._file.truncate()
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._file.closed:
+            return
+        with suppress(OSError):  # what the disk did not take is had again from where it came
+            self._file.flush()
+        if os.fstat(self._file.fileno()).st_size == 0:
+            self.path.unlink(missing_ok=True)
+        with suppress(OSError):
+            self._file.close()
+
+
 def write(target: Path, data: bytes, temporary: Path) -> None:
     """Replace a small file's content at one stroke; ``temporary`` is on the same disk."""
     with Temporary(temporary) as file:
@@ -126,3 +172,29 @@ def _locked(folder: Path) -> tuple[Path, BinaryIO]:
         if os.fstat(descriptor).st_nlink:
             return path, os.fdopen(descriptor, "w+b", buffering=_BUFFER)
         os.close(descriptor)
+
+
+def _claimed(path: Path, wait: Callable[[], None]) -> BinaryIO:
+    """Open a file that one process writes at a time, making it where it is not there."""
+    while True:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o666)
+        try:
+            while not _locks(descriptor):
+                wait()
+                time.sleep(_POLL)
+            # Whoever had it may have published or removed it: then this is no longer the file.
+            with suppress(FileNotFoundError):
+                if os.path.samestat(os.fstat(descriptor), path.stat()):
+                    return os.fdopen(descriptor, "r+b", buffering=_BUFFER)
+        except BaseException:
+            os.close(descriptor)
+            raise
+        os.close(descriptor)
+
+
+def _locks(descriptor: int) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True

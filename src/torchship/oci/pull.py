@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 
-from torchship.digest import Descriptor, Digest
-from torchship.errors import HostileInput, ManifestError
+from torchship.digest import Descriptor
+from torchship.errors import ManifestError
 from torchship.layers.layer import TITLE
 from torchship.oci.image import Image, read_one
 from torchship.oci.manifest import Index, Manifest, parse
@@ -77,12 +77,15 @@ def fetch_blobs(
     registry: Registry,
     progress: Progress,
 ) -> int:
-    """Bring blobs that the store lacks into it, the largest first; return the bytes of those."""
+    """Bring blobs that the store lacks into it, the largest first; return the bytes that came.
+
+    What an earlier attempt left of a blob is not fetched again, nor is what another process is
+    just fetching.
+    """
     missing = [blob for blob in blobs if not store.has(blob.digest)]
     missing.sort(key=lambda blob: -blob.size)
     work = partial(_fetch, store=store, registry=registry, reference=reference, progress=progress)
-    each(missing, work)
-    return sum(blob.size for blob in missing)
+    return sum(each(missing, work))
 
 
 def _images(
@@ -133,24 +136,32 @@ def _fetch(
     registry: Registry,
     reference: Reference,
     progress: Progress,
-) -> None:
+) -> int:
+    """Bring one blob; return the bytes of it that came."""
     task = progress.task(f"pulling {label(blob)}", blob.size)
-    with store.writer() as writer:
-        for piece in registry.pieces(reference.repository, blob):
-            beat()
-            writer.write(piece)
-            task.advance(len(piece))
-        _commit(writer.commit, blob, registry, reference)
-    task.finish()
-
-
-def _commit(
-    commit: Callable[[Digest], Digest], blob: Descriptor, registry: Registry, reference: Reference
-) -> None:
-    try:
-        commit(blob.digest)
-    except HostileInput:
-        raise wrong_blob(registry.host, reference.repository, blob) from None
+    with store.resume(blob.digest, beat) as writer:
+        if store.has(blob.digest):  # another process has brought it while this one waited
+            task.advance(blob.size)
+            task.finish()
+            return 0
+        if writer.size > blob.size:
+            writer.restart()
+        found = writer.size
+        task.advance(found)
+        received = 0
+        while True:
+            for piece in registry.pieces(reference.repository, blob, writer.size):
+                beat()
+                writer.write(piece)
+                received += len(piece)
+                task.advance(len(piece))
+            if writer.commit():
+                task.finish()
+                return received
+            if not found:
+                raise wrong_blob(registry.host, reference.repository, blob)
+            # A machine that lost its power may have kept the length of a file, and not its bytes.
+            found = 0
 
 
 def label(blob: Descriptor) -> str:

@@ -6,6 +6,7 @@
     unpacked/     layers as folders, for the native engine, by diff_id
     downloads/    wheels, packages and data files, by sha256
     stamps/       what stat said of each blob when it was verified
+    partial/      blobs whose download ended early, by sha256: the next one goes on with them
     temporary/    files in the making; locks/ one lock file for each layer being derived
 
 Any number of processes share a store. Each holds it (a shared lock) from its first use to its
@@ -18,7 +19,7 @@ from __future__ import annotations
 import fcntl
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -37,7 +38,7 @@ from torchship.errors import (
 from torchship.layers.archive import Archive
 from torchship.layers.layer import Layer, Materials, Recipe, key, labels
 from torchship.oci import durable, index
-from torchship.oci.blobs import Blobs, BlobWriter
+from torchship.oci.blobs import Blobs, BlobWriter, ResumedWriter
 from torchship.oci.derived import Derived
 from torchship.oci.documents import MANIFEST_LIMIT
 from torchship.oci.origins import Origins
@@ -67,8 +68,12 @@ class Store:
         self.downloads = home / "downloads"
         self.unpacked = home / "unpacked"
         self.temporary = home / "temporary"
+        self.partial = home / "partial"
         self.blobs = Blobs(
-            self.oci / "blobs" / "sha256", stamps=home / "stamps", temporary=self.temporary
+            self.oci / "blobs" / "sha256",
+            stamps=home / "stamps",
+            temporary=self.temporary,
+            partial=self.partial,
         )
         self.derived = Derived(home / "layers", temporary=self.temporary)
         self.origins = Origins(home / "origins", temporary=self.temporary)
@@ -104,6 +109,14 @@ class Store:
         """Begin a blob that comes in from elsewhere."""
         self._prepare()
         return self.blobs.writer()
+
+    def resume(self, digest: Digest, wait: Callable[[], None]) -> ResumedWriter:
+        """Begin a blob that is known by its digest, or go on where a download of it ended.
+
+        Where another process is at it, its end is waited for, calling ``wait`` meanwhile.
+        """
+        self._prepare()
+        return self.blobs.resume(digest, wait)
 
     def has(self, digest: Digest) -> bool:
         """Tell whether a blob is there, unharmed; a damaged one is reported and removed."""
