@@ -165,10 +165,20 @@ def test_more_gpus_than_there_are_is_an_error(specified):
 def test_dockers_hook_takes_dockers_words(hook, specified):
     """The toolkit's hook is what most machines have; it works with every Docker since 19.03."""
     specified("0", "all")
-    assert docker_arguments(NONE) == ()
     assert docker_arguments(ALL) == ("--gpus", "all")
     assert docker_arguments(Gpus.parse("2")) == ("--gpus", "2")
     assert docker_arguments(Gpus.parse("device=0,1")) == ("--gpus", '"device=0,1"')
+
+
+def test_no_gpu_is_said_to_nvidias_runtime(hook):
+    """As Docker's default runtime it would pass all GPUs on: images ask for them in a variable."""
+    assert docker_arguments(NONE) == ("--env", "NVIDIA_VISIBLE_DEVICES=void")
+
+
+def test_docker_without_the_toolkit_is_told_of_no_gpu(specified):
+    """There is nothing that could pass one on unasked."""
+    specified("0", "all")
+    assert docker_arguments(NONE) == ()
 
 
 def test_docker_is_told_cdis_names_where_only_they_are_there(specified):

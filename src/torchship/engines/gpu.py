@@ -173,13 +173,14 @@ def docker_arguments(gpus: Gpus) -> tuple[str, ...]:
     """Return what ``docker run`` takes for these GPUs; raise `EngineError`.
 
     ``--gpus`` is done by the toolkit's hook, and by Docker 29 and later by CDI; where only CDI
-    specifications are here, the devices are named, which Docker takes since 25.
+    specifications are here, the devices are named, which Docker takes since 25. No GPU has to be
+    said, too: where NVIDIA's runtime is Docker's default, it goes by the image's variables.
     """
     from torchship.engines.nvidia import KIND, survey
 
-    if not gpus:
-        return ()
     machine = survey()
+    if not gpus:
+        return ("--env", "NVIDIA_VISIBLE_DEVICES=void") if machine.runtime_hook else ()
     found = registry()
     if found.names(KIND) and not machine.runtime_hook:
         return _devices(gpus.named(found))
