@@ -260,6 +260,7 @@ def test_skopeo_reads_schema_2(made, tmp_path):
     assert shown["Layers"] == [str(layer.digest) for layer in image.layers]
 
 
+@pytest.mark.unprivileged
 def test_skopeo_reads_both_sides_of_the_archive(made, archive):
     """One file is an OCI archive and a Docker archive of the same image."""
     require("skopeo")
@@ -271,6 +272,7 @@ def test_skopeo_reads_both_sides_of_the_archive(made, archive):
     assert docker.encode() == image.raw_config
 
 
+@pytest.mark.unprivileged
 def test_an_index_keeps_its_platforms_with_skopeo(made, tmp_path):
     """Both platforms are copied from the archive, by their digests."""
     require("skopeo")

@@ -214,6 +214,7 @@ def test_a_file_that_is_gone_is_an_error(cook, project):
         cook(recipe)
 
 
+@pytest.mark.unprivileged
 @pytest.mark.skipif(os.geteuid() == 0, reason="root reads everything")
 def test_what_cannot_be_read_is_named(project):
     """A file or folder without read permission is an error, not a hole in the image."""

@@ -258,6 +258,7 @@ def test_a_damaged_index_is_an_error_that_names_the_file(store, image):
         store.images()
 
 
+@pytest.mark.unprivileged
 def test_a_read_only_store_reads_and_says_that_it_cannot_write(store, image, recipe, ordinary):
     """What is there is used; what must be written names the path and the way out."""
     descriptor = image()

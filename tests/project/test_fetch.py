@@ -575,6 +575,7 @@ def test_length_and_existence_are_asked_without_downloading(serve, tmp_path: Pat
         exists(f"{server.url}/broken")
 
 
+@pytest.mark.unprivileged
 @pytest.mark.skipif(os.geteuid() == 0, reason="root reads everything")
 def test_a_source_that_may_not_be_read_is_no_source(tmp_path: Path) -> None:
     """A local file without read permission is reported as a source that failed."""
