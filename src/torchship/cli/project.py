@@ -84,8 +84,10 @@ def lock(
             progress=progress,
         )
     for entry in found.platforms:
+        what = f"{entry.platform} {entry.variant}".strip()
+        torch = f"{entry.torch}, " if entry.torch else ""
         click.echo(
-            f"{entry.platform}: {len(entry.wheels)} wheels, {len(entry.base.packages)} Debian "
+            f"{what}: {torch}{len(entry.wheels)} wheels, {len(entry.base.packages)} Debian "
             f"packages, {len(found.data)} data files",
             err=True,
         )

@@ -220,10 +220,8 @@ class _Resolver:
         words += [f"{sum(sizes) / 1e6:.0f} MB"]
         of = f", {entry.variant}" if entry.variant else ""
         self.progress.say(f"{entry.platform}{of}: {', '.join(words)}")
-        if self.project.torch == (builds.AUTO,) and builds.of_torch(entry.wheels) not in (
-            None,
-            builds.CPU,
-        ):
+        build = builds.of_torch(entry.wheels) or ""
+        if self.project.torch == (builds.AUTO,) and builds.cuda(build):
             self.progress.say(
                 'the index gives the CUDA build of torch; torch = "cpu" in [tool.torchship] takes '
                 "the small one"
