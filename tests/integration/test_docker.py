@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -27,7 +28,8 @@ OTHER_USER = 1234
 class Told:
     """A progress that remembers what it was told, and how many bytes its tasks were of."""
 
-    def __init__(self):
+    def __init__(self, stream=None):
+        self.stream = stream
         self.lines: list[str] = []
         self.sizes: list[int] = []
 
@@ -43,8 +45,10 @@ class Told:
         """Take note of nothing."""
 
     def say(self, line):
-        """Remember the line."""
+        """Remember the line, and pass it on."""
         self.lines.append(line)
+        if self.stream is not None:
+            print(line, file=self.stream, flush=True)
 
 
 @pytest.fixture(scope="module")
@@ -341,7 +345,7 @@ def test_outputs_belong_to_the_caller(daemon, store, folder, place, caller, user
     )
 
     def call() -> int:
-        engine = Docker(store)
+        engine = Docker(store, progress=Told(sys.stderr))
         engine._prepared[str(image.descriptor.digest)] = str(held)  # the store is root's here
         return engine.run(Request(image=image, command=("sh", "-c", script), output=place))
 

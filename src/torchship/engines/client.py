@@ -24,8 +24,7 @@ class Answer:
     @property
     def complaint(self) -> str:
         """The last thing that it said was wrong, without its own prefixes."""
-        lines = [line.strip() for line in self.err.splitlines() if line.strip()]
-        return plain(lines[-1]) if lines else f"it ended with status {self.status}"
+        return last_words(self.err) or f"it ended with status {self.status}"
 
 
 class Client:
@@ -100,8 +99,11 @@ class Client:
         return done.stdout if done.returncode == 0 else b""
 
 
-def plain(line: str) -> str:
-    """Take away what each layer of an engine puts before its message."""
-    for prefix in ("docker: ", "Error: ", "Error response from daemon: ", "podman: "):
-        line = line.removeprefix(prefix)
-    return line.rstrip(".") if not line.endswith("...") else line
+def last_words(errors: str) -> str:
+    """Return the last complaint of several lines, without what each layer puts before it."""
+    lines = [line.strip() for line in errors.splitlines()]
+    told = [line for line in lines if line and not line.startswith(("See '", "Run '"))]
+    last = told[-1] if told else ""
+    for prefix in ("docker: ", "Error: ", "Error response from daemon: "):
+        last = last.removeprefix(prefix)
+    return last.removesuffix(".")

@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from torchship.engines import handover, users
-from torchship.engines.client import Client, plain
+from torchship.engines.client import Client, last_words
 from torchship.engines.foreground import Ended, Foreground
 from torchship.engines.relay import Streams
 from torchship.engines.request import OUTPUT, Request
@@ -200,9 +200,9 @@ class CommandLineEngine(ABC):
         if request.tty:
             words.append("--tty")
         for mount in request.mounts:
-            words += _bind(mount.source, mount.target, read_only=mount.read_only)
+            words += bind(mount.source, mount.target, read_only=mount.read_only)
         if request.output is not None:
-            words += _bind(request.output.absolute(), OUTPUT, read_only=False)
+            words += bind(request.output.absolute(), OUTPUT, read_only=False)
         return (*words, *self._own_arguments(request))
 
     def _names(self, image: Image) -> tuple[str, ...]:
@@ -240,7 +240,8 @@ def _environment(request: Request) -> dict[str, str]:
     return found
 
 
-def _bind(source: Path, target: str, *, read_only: bool) -> tuple[str, str]:
+def bind(source: Path, target: str, *, read_only: bool) -> tuple[str, str]:
+    """Return the words that mount a path of this machine, whatever characters it has."""
     fields = ["type=bind", f"source={source}", f"target={target}"]
     if read_only:
         fields.append("readonly")
@@ -256,9 +257,7 @@ def moment(seconds: float) -> str:
 
 
 def _not_started(engine: str, errors: str) -> EngineError:
-    lines = [line.strip() for line in errors.splitlines() if line.strip()]
-    told = [line for line in lines if not line.startswith(("See '", "Run '"))]
-    detail = plain(told[-1]) if told else "it did not say why"
+    detail = last_words(errors) or "it did not say why"
     lowered = detail.lower()
     if "executable file" in lowered or "no such file or directory" in lowered:
         hint = "check the command, and that the image has it"

@@ -13,6 +13,7 @@ import shutil
 from pathlib import Path
 
 from torchship.engines.client import Client
+from torchship.engines.commandline import bind
 from torchship.errors import EngineError
 from torchship.layers.archive import Entry, Kind, PlainTar
 
@@ -27,20 +28,16 @@ def chown(client: Client, folder: Path) -> None:
     if program is None:
         raise EngineError("this machine has no chown in /usr/bin")
     image = client.tell("import", "-", stdin=_empty()).strip()
-    mounts = [
-        f"--mount=type=bind,source=/{name},target=/{name},readonly"
-        for name in _FOLDERS
-        if Path("/", name).is_dir() and not Path("/", name).is_symlink()
-    ]
-    if Path(_LIBRARIES).exists():
-        mounts.append(f"--mount=type=bind,source={_LIBRARIES},target={_LIBRARIES},readonly")
+    paths = [Path("/", name) for name in _FOLDERS]
+    shown = [path for path in paths if path.is_dir() and not path.is_symlink()]
+    shown += [path for path in (Path(_LIBRARIES),) if path.exists()]
     try:
         client.tell(
             *("run", "--rm", "--network=none", "--pull=never", "--user=0:0", "--log-driver=none"),
             *("--cap-drop=ALL", "--cap-add=CHOWN", "--cap-add=DAC_READ_SEARCH"),
             *("--security-opt=no-new-privileges", "--security-opt=label=disable"),
-            *mounts,
-            f"--volume={folder}:{_PLACE}",
+            *(word for path in shown for word in bind(path, str(path), read_only=True)),
+            *bind(folder, _PLACE, read_only=False),
             f"--entrypoint={program}",
             image,
             *("-hR", f"{os.geteuid()}:{os.getegid()}", _PLACE),
