@@ -11,7 +11,7 @@ import zlib
 import pytest
 
 from torchship.errors import HostileInput
-from torchship.layers.archive import BLOCK, Archive, Entry, Kind, Written, copy
+from torchship.layers.archive import BLOCK, SMALL, Archive, Entry, Kind, Written, copy
 
 
 def _deflated(data: bytes) -> bytes:
@@ -126,6 +126,20 @@ def test_a_spliced_file_is_the_same_as_an_added_one():
     assert _read(sink.getvalue())["a"][1] == content
 
 
+def test_a_small_file_is_compressed_with_its_neighbours():
+    """Of many small files and their headers one gzip member is made, as if they had been added."""
+    contents = [bytes([number]) * SMALL for number in range(9)]
+    sink = io.BytesIO()
+    archive = Archive(sink)
+    for number, content in enumerate(contents):
+        entry = Entry(path=str(number), size=SMALL)
+        archive.splice(entry, iter([_deflated(content)]), zlib.crc32(content))
+    archive.close()
+    layer, _ = _archive_of(*(_file(str(n), content) for n, content in enumerate(contents)))
+    assert sink.getvalue() == layer
+    assert _deflated(contents[0]) not in layer
+
+
 @pytest.mark.parametrize("step", [1, 7, 1 << 16])
 def test_how_a_stream_is_cut_changes_nothing(step):
     """The layer does not depend on the sizes of the pieces that a stream comes in."""
@@ -142,23 +156,29 @@ def test_how_a_stream_is_cut_changes_nothing(step):
     assert sinks[0] == sinks[1]
 
 
+@pytest.mark.parametrize("length", [3000, 3 * SMALL])
 @pytest.mark.parametrize(
-    ("size", "crc", "cut", "extra", "message"),
+    ("off", "crc", "cut", "extra", "message"),
     [
-        (None, 0, 0, b"", "crc32"),
-        (2999, None, 0, b"", "more than the 2999 bytes"),
-        (3001, None, 0, b"", "inflates to 3000 bytes"),
-        (None, None, 1, b"", "ends too early"),
-        (None, None, 0, b"\0", "follow the end"),
-        (0, None, 0, b"", "more than the 0 bytes"),
+        (0, 0, 0, b"", "crc32"),
+        (-1, None, 0, b"", "more than the [0-9]+ bytes"),
+        (1, None, 0, b"", "inflates to [0-9]+ bytes"),
+        (0, None, 1, b"", "ends too early"),
+        (0, None, 0, b"\0", "follow the end"),
     ],
 )
-def test_a_stream_that_lies_is_refused(size, crc, cut, extra, message):
+def test_a_stream_that_lies_is_refused(length, off, crc, cut, extra, message):
     """A wrong crc32, a wrong size, a cut stream and trailing bytes are all errors."""
-    content = b"abc" * 1000
+    content = b"abc" * (length // 3)
     stream = _deflated(content)
     with pytest.raises(HostileInput, match=message):
-        _splice(content, stream[: len(stream) - cut] + extra, size=size, crc=crc)
+        _splice(content, stream[: len(stream) - cut] + extra, size=length + off, crc=crc)
+
+
+def test_a_stream_that_states_no_bytes_has_none():
+    """A stream of something is refused where nothing is stated."""
+    with pytest.raises(HostileInput, match="more than the 0 bytes"):
+        _splice(b"abc", _deflated(b"abc"), size=0)
 
 
 def test_a_damaged_stream_is_refused():

@@ -203,3 +203,18 @@ def test_nothing_of_the_machine_is_in_the_layer(cook, debs, member_of):
     pin = debs.make("a", [member_of("./usr/a", b"a")])
     members = cook(recipe(pin), debs.files).members.values()
     assert {(info.mtime, info.uname, info.gname) for info in members} == {(0, "", "")}
+
+
+def test_the_run_user_has_a_name_on_every_base(cook, debs, member_of):
+    """Nothing depends on base-passwd, so without it the users that every Debian has are written."""
+    made = cook(recipe(debs.make("a", [member_of("./usr/bin/a", b"")])), debs.files)
+    rows = [line.split(":") for line in made.read("etc/passwd").decode().splitlines()]
+    assert {(row[0], row[2], row[5]) for row in rows} >= {
+        ("root", "0", "/root"),
+        ("nobody", "65534", "/nonexistent"),
+        ("user", "1000", "/home/user"),
+    }
+    assert all(len(row) == 7 for row in rows)
+    groups = dict(line.split(":")[0:3:2] for line in made.read("etc/group").decode().splitlines())
+    assert all(row[3] in groups.values() for row in rows)
+    assert groups["user"] == "1000"

@@ -18,14 +18,15 @@ def made(prefix, length, alphabet=string.ascii_letters + string.digits):
     return (prefix + "".join(_random.choices(alphabet, k=length - 1)) + "7").encode()
 
 
+HEX40 = made("", 40, "0123456789abcdef")
 KEY = base64.b64encode(bytes(range(200)))
 LINE = "-----{} {}PRIVATE KEY-----"
 
 
-def pem(kind=""):
+def pem(kind="", key=KEY):
     """Return a private key that opens nothing."""
     head, tail = LINE.format("BEGIN", kind).encode(), LINE.format("END", kind).encode()
-    return head + b"\n" + KEY + b"\n" + tail + b"\n"
+    return head + b"\n" + key + b"\n" + tail + b"\n"
 
 
 @pytest.mark.parametrize(
@@ -58,6 +59,13 @@ def test_names_that_only_sound_alike(path):
     ("path", "data"),
     [
         ("key.pem", pem()),
+        ("key.pem", pem(key=b"MIIEvg")),
+        ("key", pem(key=b"MC4CAQAwBQYDK2Vw")),
+        ("kaggle.json", b'{"username":"me","key":"' + HEX40 + b'"}'),
+        ("main.py", b'wandb.login(key="' + HEX40 + b'")'),
+        ("main.py", b"wandb.login('" + HEX40 + b"', relogin=True)"),
+        ("main.py", b'os.environ["WANDB_API_KEY"] = "' + HEX40 + b'"'),
+        ("run.sh", b"export WANDB_API_KEY=" + HEX40 + b"\n"),
         ("key", pem("RSA ")),
         ("server.txt", b"x = 1\n" + pem("EC ")),
         ("ssh", pem("OPENSSH ")),
@@ -91,6 +99,9 @@ def test_contents_that_are_secrets(path, data):
     [
         ("README.md", b"Set HF_TOKEN=hf_xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx before you start."),
         ("README.md", b"export OPENAI_API_KEY=sk-..."),
+        ("README.md", b"export WANDB_API_KEY=<your key>, or wandb.login(key='...')"),
+        ("main.py", b'wandb.login()\nCOMMIT = "' + HEX40 + b'"'),
+        ("kaggle.json", b'{"username":"me","key":""}'),
         ("README.md", b"AKIAIOSFODNN7EXAMPLE is what the tutorial says"),
         ("ssl.py", b"if data.startswith(b'-----BEGIN PRIVATE KEY-----'):"),
         ("cert.pem", b"-----BEGIN CERTIFICATE-----\n" + KEY),

@@ -7,7 +7,7 @@ import pytest
 
 from torchship.errors import ProjectError, SecretFound
 from torchship.layers.layer import key
-from torchship.layers.source import LARGE, SourceRecipe, collect, digest, large
+from torchship.layers.source import LARGE, SourceRecipe, collect, digest, large, left_out
 
 
 @pytest.fixture
@@ -265,3 +265,56 @@ def test_a_small_project_is_scanned_at_once(project):
         collect(root)
         best = min(best, time.perf_counter() - start)
     assert best < 0.02
+
+
+def test_empty_folders_go_in(cook, project):
+    """A program may open checkpoints/m.pt for writing: its folder is there, as for Docker."""
+    root = project({"main.py": "", "emptied/a.log": "", "gone/a.log": "", ".dockerignore": ""})
+    (root / ".dockerignore").write_text("**/*.log\ngone\n")
+    (root / "checkpoints" / "deep").mkdir(parents=True)
+    (root / "pkg" / "__pycache__").mkdir(parents=True)
+    files = collect(root)
+    assert [file.path for file in files if file.is_folder] == ["checkpoints/deep", "emptied", "pkg"]
+    recipe = SourceRecipe(root=root, files=files)
+    assert recipe.title == "source, 2 files"
+    made = cook(recipe).members
+    assert all(made[f"workspace/{name}"].isdir() for name in ("checkpoints", "emptied", "pkg"))
+    (root / "checkpoints" / "deep").rmdir()
+    assert key(SourceRecipe(root=root, files=collect(root))) != key(recipe)
+
+
+def test_run_directories_stay_out_wherever_they_are(project):
+    """What `run -o DIR` and `record` wrote into the project is no source of the next image."""
+    root = project(
+        {
+            "main.py": "",
+            "mine/record.json": "{}",
+            "mine/stdout.log": "",
+            "mine/output/model.pt": "",
+            "many/record.json": "{}",
+            "many/seed-1/stdout.log": "",
+            "many/seed-1/output/model.pt": "",
+            "music/record.json": "{}",
+            "music/stdout.log": "",
+        }
+    )
+    assert paths(root) == ["main.py", "music/record.json", "music/stdout.log"]
+
+
+def test_results_that_stay_out_by_default_are_told(project):
+    """Of folders of results it is said that they stay out, unless the project decides it."""
+    root = project(
+        {
+            "main.py": "",
+            "outputs/pretrained.pt": "",
+            "wandb/a": "",
+            "mlruns/a": "",
+            "runs/1/record.json": "",
+            "runs/1/stdout.log": "",
+            "runs/1/output/a": "",
+            "pkg/outputs/a": "",
+        }
+    )
+    assert left_out(root) == ("mlruns", "outputs", "wandb")
+    (root / ".dockerignore").write_text("wandb/\n!outputs/pretrained.pt\n")
+    assert left_out(root, exclude=["mlruns"]) == ()

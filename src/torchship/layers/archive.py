@@ -28,6 +28,10 @@ LEVEL = 1
 BLOCK = 1 << 20
 """Bytes compressed at a time. Part of the format: another size gives other bytes."""
 
+SMALL = 1 << 14
+"""Bytes up to which a file is compressed with its neighbours. Part of the format, as `BLOCK` is:
+a member for each of torch's thousands of headers took more time and more room."""
+
 _INFLATED = 1 << 18  # bytes inflated at a time: what a processor's cache holds
 _BATCH = 1 << 18  # compressed bytes gathered before they are hashed and written, in one go
 _RECORD = 512
@@ -121,36 +125,24 @@ class Archive:
             raise HostileInput(f"{entry.path} has {length} bytes where {entry.size} were stated")
         self._append(bytes(-length % _RECORD))
 
-    def splice(self, entry: Entry, deflated: Iterator[bytes], crc32: int) -> None:
+    def splice(self, entry: Entry, deflated: Iterable[bytes], crc32: int) -> None:
         """Append a file whose content is already a raw deflate stream (RFC 1951), as it is.
 
         The stream is inflated once, for the diff_id and to be checked: it must end exactly
-        where its bytes do, and agree with ``entry.size`` and ``crc32``. Raises `HostileInput`.
+        where its bytes do, and agree with ``entry.size`` and ``crc32``. A file of up to `SMALL`
+        bytes is compressed with its neighbours instead. Raises `HostileInput`.
         """
+        if entry.size <= SMALL:
+            self.add(entry, _inflated(deflated, entry.size, crc32))
+            return
         self._head(entry)
         self._flush()
         self._emit(_MEMBER_HEAD)
-        inflater = isal_zlib.decompressobj(-15)
-        size, length, running = entry.size, 0, 0
-        for piece in deflated:
-            self._emit(piece)
-            for data in _inflate(inflater, piece):
-                length += len(data)
-                if length > size:
-                    raise HostileInput(f"it inflates to more than the {size} bytes it states")
-                running = deflate.crc32(data, running)
-                self._diff_id.update(data)
-            if inflater.unused_data:
-                raise HostileInput("bytes follow the end of its compressed data")
-        if not inflater.eof:
-            raise HostileInput("its compressed data ends too early")
-        if length != size:
-            raise HostileInput(f"it inflates to {length} bytes and states {size}")
-        if running != crc32:
-            raise HostileInput(f"its crc32 is {running:08x} and it states {crc32:08x}")
-        self._unpacked += length
-        self._emit(struct.pack("<II", crc32, length & 0xFFFFFFFF))
-        self._append(bytes(-size % _RECORD))
+        for data in _inflated(self._emitting(deflated), entry.size, crc32):
+            self._diff_id.update(data)
+        self._unpacked += entry.size
+        self._emit(struct.pack("<II", crc32, entry.size & 0xFFFFFFFF))
+        self._append(bytes(-entry.size % _RECORD))
 
     def close(self) -> Written:
         """End the archive and return its digests; the sink is left open."""
@@ -203,6 +195,11 @@ class Archive:
         self._emit(_MEMBER_HEAD)
         self._emit(deflate.deflate_compress(block, LEVEL))
         self._emit(struct.pack("<II", deflate.crc32(block), len(block)))
+
+    def _emitting(self, pieces: Iterable[bytes]) -> Iterator[bytes]:
+        for piece in pieces:
+            self._emit(piece)
+            yield piece
 
     def _emit(self, data: bytes | bytearray) -> None:
         self._batch.append(data)
@@ -320,17 +317,37 @@ def _pax_record(keyword: str, value: str) -> bytes:
     return b"%d%b" % (length, tail)
 
 
-def _inflate(inflater: isal_zlib.Decompress, piece: bytes) -> Iterator[bytes]:
-    """Inflate one piece, a block at a time: a stream that grows a thousandfold fills no memory."""
-    while True:
-        try:
-            data = inflater.decompress(piece, _INFLATED)
-        except isal_zlib.error as error:  # type: ignore[misc] # its stub declares a value
-            raise HostileInput(f"its compressed data is damaged ({error})") from None
-        yield data
-        piece = inflater.unconsumed_tail
-        if inflater.eof or (not piece and len(data) < _INFLATED):
-            return
+def _inflated(deflated: Iterable[bytes], size: int, crc32: int) -> Iterator[bytes]:
+    """Inflate a stream a little at a time: one that grows a thousandfold fills no memory.
+
+    Raises `HostileInput` unless the stream ends where its pieces do, and what it holds has
+    ``size`` bytes and ``crc32``.
+    """
+    inflater = isal_zlib.decompressobj(-15)
+    length, running = 0, 0
+    for piece in deflated:
+        waiting = piece
+        while True:
+            try:
+                data = inflater.decompress(waiting, _INFLATED)
+            except isal_zlib.error as error:  # type: ignore[misc] # its stub declares a value
+                raise HostileInput(f"its compressed data is damaged ({error})") from None
+            length += len(data)
+            if length > size:
+                raise HostileInput(f"it inflates to more than the {size} bytes it states")
+            running = deflate.crc32(data, running)
+            yield data
+            waiting = inflater.unconsumed_tail
+            if inflater.eof or (not waiting and len(data) < _INFLATED):
+                break
+        if inflater.unused_data:
+            raise HostileInput("bytes follow the end of its compressed data")
+    if not inflater.eof:
+        raise HostileInput("its compressed data ends too early")
+    if length != size:
+        raise HostileInput(f"it inflates to {length} bytes and states {size}")
+    if running != crc32:
+        raise HostileInput(f"its crc32 is {running:08x} and it states {crc32:08x}")
 
 
 def check_path(path: str) -> None:

@@ -56,7 +56,10 @@ class DebianRecipe:
     @property
     def inputs(self) -> Mapping[str, object]:
         """All that the bytes depend on: the packages by name, so that their order is no input."""
-        return {"packages": [[pin.name, str(pin.digest)] for pin in _sorted(self.packages)]}
+        return {
+            "generated": debian_files.REVISION,
+            "packages": [[pin.name, str(pin.digest)] for pin in _sorted(self.packages)],
+        }
 
     @property
     def needs(self) -> tuple[Digest, ...]:

@@ -67,10 +67,27 @@ _COPIES = {
 }
 _PASSWD = "usr/share/base-passwd/passwd.master"  # noqa: S105 (a path)
 _GROUP = "usr/share/base-passwd/group.master"
+_STATIC = (
+    # Debian policy, 9.2: ids that are the same on every system; base-passwd has the full list.
+    ("root", 0, "/root", "/bin/bash"),
+    ("daemon", 1, "/usr/sbin", "/usr/sbin/nologin"),
+    ("bin", 2, "/bin", "/usr/sbin/nologin"),
+    ("sys", 3, "/dev", "/usr/sbin/nologin"),
+    ("mail", 8, "/var/mail", "/usr/sbin/nologin"),
+    ("nobody", 65534, "/nonexistent", "/usr/sbin/nologin"),
+)
+_STATIC_GROUPS = (
+    *(("root", 0), ("daemon", 1), ("bin", 2), ("sys", 3), ("adm", 4), ("tty", 5), ("disk", 6)),
+    *(("mail", 8), ("shadow", 42), ("utmp", 43), ("staff", 50), ("users", 100)),
+    ("nogroup", 65534),
+)
 _SHELLS = "usr/share/debianutils/shells"
 _AUTHORITIES = "usr/share/ca-certificates/"
 _BUNDLE = "etc/ssl/certs/ca-certificates.crt"
 _HOSTS = b"127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n"
+
+REVISION = 1
+"""Raised whenever `generated` would give other bytes."""
 
 KEPT_SIZE = 256 << 10
 """Bytes: larger files are never kept in memory, whatever their name."""
@@ -109,14 +126,13 @@ def generated(
 ) -> Iterator[tuple[Entry, tuple[bytes, ...]]]:
     """Yield the generated files, sorted by path within each package's share of them.
 
-    A file whose source no package brought is not made.
+    A file whose source no package brought is not made, but for the users: nothing needs the
+    package base-passwd, and without a name for its user, much in the image would not work.
     """
     # base-passwd: update-passwd. The run user is ours; "*" lets nobody log in by password.
-    if _PASSWD in kept:
-        user = f"{USER}:*:{UID}:{GID}::{HOME}:/bin/bash\n".encode()
-        yield _file("etc/passwd", kept[_PASSWD] + user)
-    if _GROUP in kept:
-        yield _file("etc/group", kept[_GROUP] + f"{USER}:*:{GID}:\n".encode())
+    user = f"{USER}:*:{UID}:{GID}::{HOME}:/bin/bash\n".encode()
+    yield _file("etc/passwd", kept.get(_PASSWD, _users()) + user)
+    yield _file("etc/group", kept.get(_GROUP, _groups()) + f"{USER}:*:{GID}:\n".encode())
     for path, source in _COPIES.items():
         if source in kept:
             yield _file(path, kept[source])
@@ -137,6 +153,15 @@ def generated(
         yield _file(_BUNDLE, b"".join(kept[path].rstrip(b"\n") + b"\n" for path in authorities))
         yield _link("usr/lib/ssl/cert.pem", f"/{_BUNDLE}")
     yield from _database(list(installed))
+
+
+def _users() -> bytes:
+    rows = (f"{name}:*:{uid}:{uid}:{name}:{home}:{shell}\n" for name, uid, home, shell in _STATIC)
+    return "".join(rows).encode()
+
+
+def _groups() -> bytes:
+    return "".join(f"{name}:*:{gid}:\n" for name, gid in _STATIC_GROUPS).encode()
 
 
 def _database(installed: list[Installed]) -> Iterator[tuple[Entry, tuple[bytes, ...]]]:

@@ -48,7 +48,14 @@ _PATHS = (
 
 _PEM = re.compile(
     rb"-----BEGIN (?:[A-Z0-9]+ )*PRIVATE KEY(?: BLOCK)?-----"
-    rb"(?:\\n|\s|[A-Za-z-]+: [^\n]*\n)+[A-Za-z0-9+/=]{32,}"
+    rb"(?:\\n|\s|[A-Za-z-]+: [^\n]*\n)+(?:[A-Za-z0-9+/=]{32,}|[A-Za-z0-9+/=\s]{16,}-----END )"
+)
+_PEM_BEGIN = re.compile(
+    rb"(?m)^-----BEGIN (?:[A-Z0-9]+ )*PRIVATE KEY(?: BLOCK)?-----\s*[A-Za-z0-9+/]"
+)
+_WANDB = re.compile(
+    rb"wandb\.login\([^)]*?[\"']([0-9a-f]{40})[\"']"
+    rb"|WANDB_API_KEY[\"'\]]*\s*[=:,]\s*[\"']?([0-9a-f]{40})\b"
 )
 _TOKENS = (
     (re.compile(rb"\b(?:AKIA|ASIA)[A-Z2-7]{16}\b"), "an AWS access key"),
@@ -65,7 +72,7 @@ _TOKENS = (
 )
 _STARTS = re.compile(
     rb"AKIA|ASIA|gh[pousr]_|github_pat_|glpat-|hf_|sk-|xox|pypi-AgE|AIza|npm_|_authToken"
-    rb"|PRIVATE KEY"
+    rb"|PRIVATE KEY|wandb\.login|WANDB_API_KEY"
 )
 _LOGIN = re.compile(rb"(?m)^\s*(?:-\s+)?(?:token|client-key-data|password):\s*\S")
 _DISTINCT = 10  # characters: a placeholder such as hf_xxxxxxxx has fewer
@@ -98,14 +105,18 @@ def by_content(path: str, data: bytes) -> str | None:
     if not data or b"\0" in data[:8192]:
         return None
     if _STARTS.search(data):
-        if _PEM.search(data):
+        if _PEM.search(data) or (path.endswith((".pem", ".key")) and _PEM_BEGIN.search(data)):
             return "a private key"
+        if any(_is_random(a or b) for a, b in _WANDB.findall(data)):
+            return "a Weights & Biases key"
         for pattern, reason in _TOKENS:
             if any(_is_random(found) for found in pattern.findall(data)):
                 return reason
+    name = path.rpartition("/")[2]
+    if name == "kaggle.json" and re.search(rb'"key"\s*:\s*"[0-9A-Za-z_]{20,}"', data):
+        return "a Kaggle key"
     if path.endswith(".json"):
         return _in_json(data)
-    name = path.rpartition("/")[2]
     # Kubernetes' kubeconfig: what logs in stands under "users".
     if (name == "kubeconfig" or path.endswith(".kube/config")) and _LOGIN.search(data):
         return "logins for a Kubernetes cluster"

@@ -2,18 +2,21 @@
 
 What goes in is decided by `DEFAULTS`, then ``.dockerignore``, then ``exclude``, as one list of
 patterns, so that a later ``!`` takes back what an earlier one leaves out. What never goes in,
-whatever the patterns say: virtual environments and caches, which say themselves what they are
-(``pyvenv.cfg``, ``conda-meta``, ``CACHEDIR.TAG``).
+whatever the patterns say: virtual environments, caches and run directories, which say themselves
+what they are (``pyvenv.cfg``, ``conda-meta``, ``CACHEDIR.TAG``; ``record.json`` beside the runs'
+own files).
 
-Empty folders are left out, as git leaves them out: a clone gives the same layer.
+A folder that is not left out goes in, as it does for Docker, even where nothing in it does: a
+program may count on it.
 """
 
 from __future__ import annotations
 
 import hashlib
 import os
+import re
 import stat
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -27,6 +30,9 @@ from torchship.layers.dockerignore import Patterns
 from torchship.layers.layer import Materials
 from torchship.layers.layout import GID, UID, WORKDIR
 
+RESULTS = ("lightning_logs", "mlruns", "output", "outputs", "runs", "wandb")
+"""Of `DEFAULTS`, the folders that may hold what a program reads, too."""
+
 DEFAULTS = (
     # version control
     "**/.git", "**/.hg", "**/.svn",
@@ -36,7 +42,7 @@ DEFAULTS = (
     # editors and desktops
     "**/.DS_Store", "**/.idea", "**/.vscode",
     # what training leaves behind: torchship's runs and TensorBoard's, outputs, other trackers
-    "lightning_logs", "mlruns", "output", "outputs", "runs", "wandb",
+    *RESULTS,
     # what it pins is in the image, and its time would give every relock another digest
     "torchship.lock",
 )  # fmt: skip
@@ -46,14 +52,17 @@ LARGE = 64 << 20
 """Bytes: a file of that size is better pinned as data, in a layer of its own."""
 
 _SELF_DECLARED = frozenset({"CACHEDIR.TAG", "conda-meta", "pyvenv.cfg"})
+_RUN = frozenset({"output", "record.json", "stdout.log"})  # of one run; a record's has a folder
+_ONE_OF_SEVERAL = re.compile(r"seed-\d+|run-\d+")  # for each
 _CACHE_TAG = b"Signature: 8a477f597d28d172789f06886806bc55"  # Cache Directory Tagging Spec.
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SourceFile:
-    """A file or symlink of the project. ``path`` is relative, with slashes.
+    """A file or symlink of the project, or a folder of which nothing else tells.
 
-    A symlink has a ``target`` and neither size nor digest; ``digest`` is of a file's bytes.
+    ``path`` is relative, with slashes. A symlink has a ``target`` and neither size nor digest, a
+    folder has none of them; ``digest`` is of a file's bytes.
     """
 
     path: str
@@ -62,9 +71,14 @@ class SourceFile:
     digest: Digest | None = None
     target: str = ""
 
+    @property
+    def is_folder(self) -> bool:
+        """True for a folder that no file stands in."""
+        return self.digest is None and not self.target
+
     def as_json(self) -> list[object]:
         """Return all that the layer's bytes depend on."""
-        content = self.target if self.digest is None else str(self.digest)
+        content = str(self.digest) if self.digest is not None else self.target or None
         return [self.path, self.executable, self.size, content]
 
 
@@ -76,14 +90,12 @@ def collect(
     ``allow`` are patterns of files that are no secrets, whatever they look like. Raises
     `SecretFound`, and `ProjectError` that names every file which cannot go in, and why.
     """
-    patterns = Patterns.parse(DEFAULTS, origin="the defaults")
-    patterns += Patterns.parse(_ignore_file(root), origin=".dockerignore")
-    patterns += Patterns.parse(exclude, origin="exclude in [tool.torchship]")
+    patterns = Patterns.parse(DEFAULTS, origin="the defaults") + _own(root, exclude)
     allowed = Patterns.parse(allow, origin="allow in [tool.torchship]")
     files: list[SourceFile] = []
     faults: list[str] = []
     findings: list[secrets.Finding] = []
-    for entry, path in _walk(root, "", patterns, frozenset(), faults):
+    for entry, path in _walk(root, patterns, faults):
         try:
             file, reason = _read(root, entry, path)
         except ProjectError as fault:
@@ -102,6 +114,39 @@ def collect(
         )
     secrets.refuse(findings)
     return tuple(sorted(files, key=lambda file: file.path.encode()))
+
+
+def left_out(root: Path, *, exclude: Iterable[str] = ()) -> tuple[str, ...]:
+    """Return which of `RESULTS` the project has, and its own patterns say nothing of.
+
+    Folders that hold nothing but run directories of torchship's are no news.
+    """
+    here = [name for name in RESULTS if (root / name).is_dir()]
+    if not here:
+        return ()
+    own = _own(root, exclude)
+    return tuple(
+        name
+        for name in here
+        if not own.decide(name, frozenset())[1]
+        and not own.may_take_back(name)
+        and _holds_more_than_runs(root / name)
+    )
+
+
+def _holds_more_than_runs(folder: Path) -> bool:
+    try:
+        return not all(
+            path.is_dir() and _is_run([each.name for each in path.iterdir()])
+            for path in folder.iterdir()
+        )
+    except OSError:
+        return False  # what cannot be looked into is not missed
+
+
+def _own(root: Path, exclude: Iterable[str]) -> Patterns:
+    found = Patterns.parse(_ignore_file(root), origin=".dockerignore")
+    return found + Patterns.parse(exclude, origin="exclude in [tool.torchship]")
 
 
 def large(files: Iterable[SourceFile]) -> tuple[SourceFile, ...]:
@@ -124,7 +169,7 @@ class SourceRecipe:
     @property
     def title(self) -> str:
         """What the layer holds, for people."""
-        count = len(self.files)
+        count = sum(not file.is_folder for file in self.files)
         return f"source, {count} file{'s' if count != 1 else ''}"
 
     @property
@@ -152,6 +197,9 @@ class SourceRecipe:
                 parent = path[:slash]
                 if parent not in archive:
                     _add_folder(archive, parent)
+            if file.is_folder:
+                _add_folder(archive, path)
+                continue
             if file.digest is None:
                 archive.add(
                     Entry(
@@ -184,32 +232,58 @@ def _ignore_file(root: Path) -> list[str]:
 
 
 def _walk(
-    root: Path, folder: str, patterns: Patterns, above: frozenset[int], faults: list[str]
+    root: Path, patterns: Patterns, faults: list[str]
 ) -> Iterator[tuple[os.DirEntry[str], str]]:
+    """Yield what goes in, of folders those in which nothing does."""
+
+    def walk(
+        folder: str, entries: list[os.DirEntry[str]], above: frozenset[int]
+    ) -> Iterator[tuple[os.DirEntry[str], str]]:
+        for entry in entries:
+            path = f"{folder}/{entry.name}" if folder else entry.name
+            left_out, hits = patterns.decide(path, above)
+            if not entry.is_dir(follow_symlinks=False):
+                if not left_out:
+                    yield entry, path
+            elif not left_out or patterns.may_take_back(path):
+                below = _entries(root, path, faults)
+                if below is None or _declares_itself(root / path, below):
+                    continue
+                empty = not left_out
+                for found in walk(path, below, hits):
+                    empty = False
+                    yield found
+                if empty:
+                    yield entry, path
+
+    yield from walk("", _entries(root, "", faults) or [], frozenset())
+
+
+def _entries(root: Path, folder: str, faults: list[str]) -> list[os.DirEntry[str]] | None:
     try:
         with os.scandir(root / folder) as found:
-            entries = list(found)
+            return list(found)
     except OSError as fault:
         faults.append(f"{folder or '.'} cannot be listed ({fault.strerror})")
-        return
-    if folder and _declares_itself(root / folder, entries):
-        return
-    for entry in entries:
-        path = f"{folder}/{entry.name}" if folder else entry.name
-        left_out, hits = patterns.decide(path, above)
-        if entry.is_dir(follow_symlinks=False):
-            if not left_out or patterns.may_take_back(path):
-                yield from _walk(root, path, patterns, hits, faults)
-        elif not left_out:
-            yield entry, path
+        return None
 
 
 def _declares_itself(folder: Path, entries: list[os.DirEntry[str]]) -> bool:
-    names = {entry.name for entry in entries} & _SELF_DECLARED
-    if names == {"CACHEDIR.TAG"}:
+    names = {entry.name for entry in entries}
+    if _is_run(names):
+        return True
+    declared = names & _SELF_DECLARED
+    if declared == {"CACHEDIR.TAG"}:
         with (folder / "CACHEDIR.TAG").open("rb") as stream:
             return stream.read(len(_CACHE_TAG)) == _CACHE_TAG
-    return bool(names)
+    return bool(declared)
+
+
+def _is_run(names: Collection[str]) -> bool:
+    """Tell whether a folder of these names is a run directory (`torchship.runs.run`)."""
+    return "record.json" in names and (
+        _RUN.issubset(names) or any(_ONE_OF_SEVERAL.fullmatch(name) for name in names)
+    )
 
 
 def _read(root: Path, entry: os.DirEntry[str], path: str) -> tuple[SourceFile, str | None]:
@@ -219,6 +293,8 @@ def _read(root: Path, entry: os.DirEntry[str], path: str) -> tuple[SourceFile, s
     except UnicodeEncodeError:
         raise ProjectError(f"the name {os.fsencode(path)!r} is not UTF-8") from None
     reason = secrets.by_name(path)
+    if entry.is_dir(follow_symlinks=False):
+        return SourceFile(path=path), None
     if entry.is_symlink():
         return SourceFile(path=path, target=_target(root, path)), reason
     if not entry.is_file(follow_symlinks=False):

@@ -1,4 +1,4 @@
-"""Wheels become a layer: each file's deflate stream is spliced in, nothing is recompressed."""
+"""Wheels become a layer: the deflate stream of each larger file is spliced in as it is."""
 
 from __future__ import annotations
 
