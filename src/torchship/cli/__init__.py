@@ -25,7 +25,8 @@ INTERRUPTED = 130
 _COMMANDS = {
     "project": ("init", "lock", "build", "dockerfile"),
     "run": ("run",),
-    "reproduce": ("record", "compare"),
+    "record": ("record",),
+    "reproduce": ("publish", "reproduce", "compare"),
     "images": ("images", "inspect", "tag", "rmi", "prune", "save", "load"),
     "registry": ("login", "logout", "push", "pull", "copy", "tags"),
     "machine": ("doctor",),

@@ -38,6 +38,28 @@ platforms = click.option(
     metavar="OS/ARCH",
     help="Build for this platform, e.g. linux/arm64; may be repeated.",
 )
+engine = click.option(
+    "--engine",
+    type=click.Choice(["auto", "docker", "podman", "native"]),
+    default="auto",
+    show_default=True,
+    help="What runs the image; auto takes the first of these that works here.",
+)
+gpus = click.option(
+    "--gpus",
+    metavar="WHICH",
+    default="auto",
+    show_default=True,
+    help="auto (all, where the image has CUDA and the machine has GPUs), none, all, a number, "
+    "or device=0,1.",
+)
+cpus = click.option(
+    "--cpus",
+    metavar="N",
+    type=click.FloatRange(min=0, min_open=True),
+    help="Use at most N cores.",
+)
+memory = click.option("--memory", metavar="BYTES", help="Use at most this much memory, e.g. 4G.")
 variant = click.option(
     "--variant",
     metavar="NAME",

@@ -1,4 +1,4 @@
-"""Records and verdicts: record, compare, publish, reproduce.
+"""Published records and verdicts: compare, publish, reproduce.
 
 Exit codes of `compare` and `reproduce` are the verdict's: 0, 1 not reproduced, 3 inconclusive,
 4 could not run; 2 is a faulty command line.
@@ -7,210 +7,24 @@ Exit codes of `compare` and `reproduce` are the verdict's: 0, 1 not reproduced, 
 from __future__ import annotations
 
 import sys
-from datetime import UTC, datetime
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from torchship.cli.common import example, lock_file, variant
+from torchship.cli.common import choice, cpus, engine, example, gpus, memory, open_store, variant
+from torchship.cli.record import output, run_directory
 from torchship.cli.run import Options, parse_memory, prepare
 from torchship.display import clean
-from torchship.errors import RecordError, UsageError
+from torchship.errors import ImageNotFound, TorchshipError, UsageError
 
 if TYPE_CHECKING:
-    from torchship.digest import Digest
+    from torchship.digest import Descriptor, Digest
+    from torchship.progress import Progress
     from torchship.runs.record import Record
     from torchship.runs.run import RecordDirectory
     from torchship.runs.verdict import Verdict
-
-RECORD = "record.json"
-
-engine = click.option(
-    "--engine",
-    type=click.Choice(["auto", "docker", "podman", "native"]),
-    default="auto",
-    show_default=True,
-    help="What runs the image; auto takes the first of these that works here.",
-)
-gpus = click.option(
-    "--gpus",
-    metavar="WHICH",
-    default="auto",
-    show_default=True,
-    help="auto (all, where the image has CUDA and the machine has GPUs), none, all, a number, "
-    "or device=0,1.",
-)
-cpus = click.option(
-    "--cpus",
-    metavar="N",
-    type=click.FloatRange(min=0, min_open=True),
-    help="Use at most N cores.",
-)
-memory = click.option("--memory", metavar="BYTES", help="Use at most this much memory, e.g. 4G.")
-output = click.option(
-    "-o",
-    "--output",
-    type=click.Path(path_type=Path, file_okay=False),
-    help="Where the runs and the record go; runs/TIME-DIGEST/ unless given.",
-)
-
-
-@click.command(
-    epilog=example(
-        "torchship record examples/mnist",
-        "torchship record examples/mnist --runs 3 -- python main.py --epochs 1",
-    )
-)
-@click.argument("target")
-@click.argument("command", nargs=-1, type=click.UNPROCESSED)
-@click.option(
-    "--runs",
-    "count",
-    type=click.IntRange(1, 1000),
-    default=5,
-    show_default=True,
-    help="How many runs: with seeds 1, 2, 3, ...",
-)
-@click.option("--seeds", metavar="A,B,...", help="These seeds instead.")
-@click.option("--strict", is_flag=True, help="Pin threads and instruction sets: slower, steadier.")
-@click.option(
-    "--repeat/--no-repeat",
-    default=True,
-    show_default=True,
-    help="Run the first seed once more, to learn whether it gives the same bits.",
-)
-@engine
-@gpus
-@output
-@click.option("--network", is_flag=True, help="Let the program reach the network; recorded.")
-@cpus
-@memory
-@click.option("--platform", metavar="OS/ARCH", help="Run this platform of an index.")
-@variant
-@lock_file
-def record(
-    target: str,
-    command: tuple[str, ...],
-    count: int,
-    seeds: str | None,
-    strict: bool,
-    repeat: bool,
-    engine: str,
-    gpus: str,
-    output: Path | None,
-    network: bool,
-    cpus: float | None,
-    memory: str | None,
-    platform: str | None,
-    variant: str | None,
-    lock_file: Path | None,
-) -> None:
-    """Run an image with several seeds and write down what it gave, to be published with it.
-
-    TARGET is a directory or an image reference. How a seed reaches the program is `seed` in
-    [tool.torchship]. The record's path is printed.
-    """
-    from torchship.display import display
-    from torchship.engines.request import Request
-    from torchship.project.revision import revision
-    from torchship.runs.execution import declared
-    from torchship.runs.profile import strict as strictly
-    from torchship.runs.recording import Plan, check
-    from torchship.runs.recording import record as recorded
-    from torchship.runs.statement import encode
-
-    chosen = _seeds(seeds)
-    limit = parse_memory(memory)
-    options = Options.parse(engine, gpus, platform, variant, lock_file, variables={})
-    with display() as progress:
-        ready = prepare(target, options, progress)
-        stated = declared(ready.image)
-        if stated.seed is None:
-            if chosen:
-                raise UsageError(
-                    "--seeds needs to know how a seed is given to the program",
-                    hint='write seed = "--seed {seed}" into [tool.torchship]',
-                )
-            progress.say(
-                "no `seed` in [tool.torchship]: the program runs as it is each time, and "
-                "where it seeds itself, all runs are the same one"
-            )
-        folder = _directory(output, ready.image.descriptor.digest)
-        processors = int(cpus) if cpus else _processors()
-        architecture = options.platform.architecture
-        plan = Plan(
-            request=Request(
-                image=ready.image,
-                command=command,
-                environment=strictly(processors=processors, architecture=architecture)
-                if strict
-                else {},
-                network=network,
-                processors=cpus,
-                memory=limit,
-                gpus=ready.gpus,
-                stdout=2,
-            ),
-            seeds=_planned(chosen, count, seeded=stated.seed is not None),
-            profile="strict" if strict else "default",
-            repeat=repeat,
-            name=ready.name,
-            index=ready.top.digest,
-            revision=revision(Path(target)) if Path(target).is_dir() else None,
-        )
-        made = recorded(plan, ready.engine, declared=stated, directory=folder, progress=progress)
-    check(made, stated, folder)
-    folder.record.write_bytes(encode(made))
-    _show(made)
-    click.echo(folder.record)
-
-
-def _seeds(text: str | None) -> tuple[int, ...]:
-    if text is None:
-        return ()
-    try:
-        found = tuple(int(word) for word in text.split(","))
-    except ValueError:
-        found = ()
-    if not found or len(set(found)) != len(found) or any(abs(seed) >= 1 << 62 for seed in found):
-        raise UsageError(f"--seeds {text!r} is not a list of different numbers such as 1,2,3")
-    return found
-
-
-def _planned(chosen: tuple[int, ...], count: int, *, seeded: bool) -> tuple[int | None, ...]:
-    if chosen:
-        return chosen
-    return tuple(range(1, count + 1)) if seeded else (None,) * count
-
-
-def _processors() -> int:
-    import os
-
-    return len(os.sched_getaffinity(0))
-
-
-def _directory(output: Path | None, image: Digest) -> RecordDirectory:
-    from torchship.runs.run import PARENT, RecordDirectory
-
-    if output is not None:
-        return RecordDirectory.at(output)
-    return RecordDirectory.create(Path(PARENT), image, datetime.now(UTC))
-
-
-def _show(made: Record) -> None:
-    """Tell what a record claims, and whether the program is deterministic here."""
-    from torchship.runs.wording import number
-
-    for claim in made.claims:
-        spread = "" if claim.spread is None else f", standard deviation {number(claim.spread)}"
-        allowed = "none: one run" if claim.tolerance is None else number(claim.tolerance)
-        told = f"{claim.name}: {number(claim.mean)} over {claim.n} runs{spread}"
-        click.echo(clean(f"{told}; tolerance {allowed}"), err=True)
-    repeat = made.determinism.repeat
-    if repeat is not None:
-        told = "same bits" if repeat.identical else f"other bits: {', '.join(repeat.differs[:6])}"
-        click.echo(clean(f"the first seed run again: {told}"), err=True)
 
 
 @click.command(
@@ -227,24 +41,13 @@ def compare(author: Path, reproducer: Path, as_json: bool) -> None:
 
     Both are record.json files, or directories that hold one. The exit code is the verdict's.
     """
+    from torchship.runs.publishing import read
     from torchship.runs.verdict import compare as judged
 
-    theirs, ours = _read(author), _read(reproducer)
+    theirs, ours = read(author).record, read(reproducer).record
     verdict = judged(theirs, ours)
     tell(verdict, theirs, ours, as_json=as_json)
     sys.exit(verdict.exit_code)
-
-
-def _read(path: Path) -> Record:
-    from torchship.runs.statement import LARGEST, parse
-
-    file = path / RECORD if path.is_dir() else path
-    try:
-        with file.open("rb") as stream:
-            raw = stream.read(LARGEST + 1)
-    except OSError as error:
-        raise RecordError(f"{file} cannot be read: {error.strerror}") from None
-    return parse(raw, str(file))
 
 
 def tell(verdict: Verdict, author: Record, reproducer: Record, *, as_json: bool) -> None:
@@ -258,3 +61,228 @@ def tell(verdict: Verdict, author: Record, reproducer: Record, *, as_json: bool)
         return
     for line in told(verdict, author, reproducer):
         click.echo(clean(line))
+
+
+@click.command(
+    epilog=example(
+        "torchship publish registry.example/me/mnist:v0.1",
+        "torchship publish registry.example/me/mnist:v0.1 runs/20261123T020000Z-440fcabf73cc",
+    )
+)
+@click.argument("reference")
+@click.argument("path", metavar="[RECORD]", required=False, type=click.Path(path_type=Path))
+def publish(reference: str, path: Path | None) -> None:
+    """Push an image with its record, so that anyone can `torchship reproduce` it.
+
+    RECORD is a record.json or the directory that `record` wrote: the newest in runs/ unless
+    given. The image is the one that the record is about, whatever its name was.
+    """
+    from torchship.cli.registry import send
+    from torchship.display import display
+    from torchship.oci.reference import Reference
+    from torchship.runs import publishing
+    from torchship.runs.run import PARENT
+
+    named = Reference.parse(reference)
+    store = open_store()
+    known: tuple[Digest, ...] = ()
+    with suppress(ImageNotFound):
+        known = (store.find(reference).digest,)
+    published = publishing.read(path or publishing.newest(Path(PARENT), known))
+    image = publishing.subject(store, published.record)
+    if known and known[0] != image.digest:
+        raise UsageError(
+            f"{reference} is another image in the store than the record is about",
+            hint=f"record {reference}, or first name the recorded image so: "
+            f"torchship tag {image.digest} {reference}",
+        )
+    store.tag(named, image)
+    attached = publishing.attach(store, image, published)
+    with display() as progress:
+        progress.say(
+            "what becomes public with the record: its metrics and parameters, the processor, "
+            "GPU, kernel and packages that it ran on, and the commit of its source"
+        )
+        send(store, image, reference, progress)
+    click.echo(attached.digest)
+
+
+@click.command(
+    epilog=example(
+        "torchship reproduce registry.example/me/mnist:v0.1",
+        "torchship reproduce registry.example/me/mnist:v0.1 --runs 3",
+    )
+)
+@click.argument("reference")
+@click.option(
+    "--runs",
+    "count",
+    type=click.IntRange(1, 1000),
+    default=1,
+    show_default=True,
+    help="How many runs: with the author's seeds first, so that bits can be compared.",
+)
+@click.option(
+    "--record",
+    "record_file",
+    type=click.Path(path_type=Path, exists=True),
+    help="Judge by this record, not by the newest that is attached to the image.",
+)
+@engine
+@gpus
+@output
+@click.option("--network", is_flag=True, help="Allow the network, where the author's runs had it.")
+@cpus
+@memory
+@click.option("--platform", metavar="OS/ARCH", help="Run this platform of an index.")
+@variant
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def reproduce(
+    reference: str,
+    count: int,
+    record_file: Path | None,
+    engine: str,
+    gpus: str,
+    output: Path | None,
+    network: bool,
+    cpus: float | None,
+    memory: str | None,
+    platform: str | None,
+    variant: str | None,
+    as_json: bool,
+) -> None:
+    """Run a published image again, and judge it by its author's record.
+
+    Pulls the image and its record, says what to expect, runs, and prints the verdict, whose
+    exit code is returned. The program gets no network, and sees nothing of this machine but
+    its own output directory. A record of these runs is written beside their outputs.
+    """
+    from torchship.runs.verdict import Level
+
+    limit = parse_memory(memory)
+    options = Options.parse(engine, gpus, platform, variant, None, variables={})
+    try:
+        author, made, folder = _reproduced(
+            reference, count, record_file, options, output, network, cpus, limit
+        )
+    except UsageError:
+        raise
+    except (TorchshipError, OSError) as error:
+        known = error if isinstance(error, TorchshipError) else TorchshipError(str(error))
+        click.echo(f"{Level.COULD_NOT_RUN}: {clean(known.message)}")
+        if known.hint:
+            click.echo(f"  {clean(known.hint)}", err=True)
+        sys.exit(Level.COULD_NOT_RUN.exit_code)
+    from torchship.runs.verdict import compare as judged
+
+    verdict = judged(author, made)
+    tell(verdict, author, made, as_json=as_json)
+    click.echo(f"record: {folder.record}", err=True)
+    sys.exit(verdict.exit_code)
+
+
+def _reproduced(
+    reference: str,
+    count: int,
+    record_file: Path | None,
+    options: Options,
+    output: Path | None,
+    network: bool,
+    cpus: float | None,
+    memory: int | None,
+) -> tuple[Record, Record, RecordDirectory]:
+    """Pull, say what to expect, run; return the author's record and one of the runs."""
+    from torchship.display import display
+    from torchship.engines.request import Request
+    from torchship.runs import profile, publishing
+    from torchship.runs.execution import declared
+    from torchship.runs.expectation import expectation
+    from torchship.runs.inside import facts
+    from torchship.runs.recording import Plan
+    from torchship.runs.recording import record as recorded
+    from torchship.runs.statement import encode
+
+    with display() as progress:
+        top = fetch(reference, options, progress)
+        ready = prepare(str(top.digest), options, progress)
+        published = (
+            publishing.read(record_file)
+            if record_file
+            else publishing.chosen(ready.store, top, progress)
+        )
+        published = publishing.about(published, ready.image.descriptor.digest, top.digest)
+        author = published.record
+        if author.network and not network:
+            raise UsageError(
+                "the author's runs had the network, and this program is a stranger's",
+                hint="add --network if you trust it with yours",
+            )
+        strict = author.determinism.profile == "strict"
+        request = Request(
+            image=ready.image,
+            command=author.command,
+            environment={
+                name: value
+                for name, value in author.determinism.environment.items()
+                if strict and name in profile.NAMES
+            },
+            network=author.network,
+            processors=cpus,
+            memory=memory,
+            gpus=ready.gpus,
+            stdout=2,
+        )
+        for sentence in expectation(author, facts(request, ready.engine, data=())):
+            progress.say(f"expect: {sentence}")
+        folder = run_directory(output, ready.image.descriptor.digest)
+        (folder.path / "author.json").write_bytes(published.raw)
+        plan = Plan(
+            request=request,
+            seeds=_again(author, count),
+            profile=author.determinism.profile,
+            name=reference,
+            index=top.digest,
+        )
+        made = recorded(
+            plan,
+            ready.engine,
+            declared=declared(ready.image),
+            directory=folder,
+            progress=progress,
+        )
+    folder.record.write_bytes(encode(made))
+    return author, made, folder
+
+
+def _again(author: Record, count: int) -> tuple[int | None, ...]:
+    """Return the author's seeds, and further ones where more runs are asked for than they made."""
+    seeds = [run.seed for run in author.runs if run.status == 0 and run.seed is not None]
+    if not seeds:
+        return (None,) * count
+    following = max(seeds) + 1
+    return (*seeds, *range(following, following + count))[:count]
+
+
+def fetch(reference: str, options: Options, progress: Progress) -> Descriptor:
+    """Return what a reference names now in its registry, with all that refers to it.
+
+    A name without a registry is of the store, where the store knows it.
+    """
+    from torchship.oci.attached import pull_referrers
+    from torchship.oci.pull import pull
+    from torchship.oci.reference import HUB, Reference
+
+    named = Reference.parse(reference)
+    store = open_store()
+    if named.registry == HUB and not reference.startswith((HUB, f"index.{HUB}")):
+        with suppress(ImageNotFound):
+            return store.find(reference)
+    pulled = pull(
+        named,
+        store,
+        platform=options.platform,
+        choice=choice(options.variant, gpus=options.gpus),
+        progress=progress,
+    )
+    pull_referrers(named, store, pulled.descriptor, progress=progress)
+    return pulled.descriptor

@@ -11,7 +11,19 @@ from typing import TYPE_CHECKING
 
 import click
 
-from torchship.cli.common import choice, complain, example, load, lock_file, open_store, variant
+from torchship.cli.common import (
+    choice,
+    complain,
+    cpus,
+    engine,
+    example,
+    gpus,
+    load,
+    lock_file,
+    memory,
+    open_store,
+    variant,
+)
 from torchship.cli.project import built
 from torchship.errors import ImageNotFound, MetricsError, TorchshipError, UsageError
 
@@ -40,21 +52,8 @@ COULD_NOT_START = 125
 )
 @click.argument("target")
 @click.argument("command", nargs=-1, type=click.UNPROCESSED)
-@click.option(
-    "--engine",
-    type=click.Choice(["auto", "docker", "podman", "native"]),
-    default="auto",
-    show_default=True,
-    help="What runs the image; auto takes the first of these that works here.",
-)
-@click.option(
-    "--gpus",
-    metavar="WHICH",
-    default="auto",
-    show_default=True,
-    help="auto (all, where the image has CUDA and the machine has GPUs), none, all, a number, "
-    "or device=0,1.",
-)
+@engine
+@gpus
 @click.option(
     "-o",
     "--output",
@@ -68,13 +67,8 @@ COULD_NOT_START = 125
 @click.option("-i", "--interactive", is_flag=True, help="Keep standard input open.")
 @click.option("-t", "--tty", is_flag=True, help="Give the program a terminal.")
 @click.option("--network", is_flag=True, help="Let the program reach the network.")
-@click.option(
-    "--cpus",
-    metavar="N",
-    type=click.FloatRange(min=0, min_open=True),
-    help="Use at most N cores.",
-)
-@click.option("--memory", metavar="BYTES", help="Use at most this much memory, e.g. 4G.")
+@cpus
+@memory
 @click.option("--platform", metavar="OS/ARCH", help="Run this platform of an index.")
 @variant
 @lock_file

@@ -1,0 +1,184 @@
+"""``torchship record``: an image's runs, written down to be published with it."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from torchship.cli.common import cpus, engine, example, gpus, lock_file, memory, variant
+from torchship.cli.run import Options, parse_memory, prepare
+from torchship.display import clean
+from torchship.errors import UsageError
+
+if TYPE_CHECKING:
+    from torchship.digest import Digest
+    from torchship.runs.record import Record
+    from torchship.runs.run import RecordDirectory
+
+output = click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Where the runs and the record go; runs/TIME-DIGEST/ unless given.",
+)
+
+
+@click.command(
+    epilog=example(
+        "torchship record examples/mnist",
+        "torchship record examples/mnist --runs 3 -- python main.py --epochs 1",
+    )
+)
+@click.argument("target")
+@click.argument("command", nargs=-1, type=click.UNPROCESSED)
+@click.option(
+    "--runs",
+    "count",
+    type=click.IntRange(1, 1000),
+    default=5,
+    show_default=True,
+    help="How many runs: with seeds 1, 2, 3, ...",
+)
+@click.option("--seeds", metavar="A,B,...", help="These seeds instead.")
+@click.option("--strict", is_flag=True, help="Pin threads and instruction sets: slower, steadier.")
+@click.option(
+    "--repeat/--no-repeat",
+    default=True,
+    show_default=True,
+    help="Run the first seed once more, to learn whether it gives the same bits.",
+)
+@engine
+@gpus
+@output
+@click.option("--network", is_flag=True, help="Let the program reach the network; recorded.")
+@cpus
+@memory
+@click.option("--platform", metavar="OS/ARCH", help="Run this platform of an index.")
+@variant
+@lock_file
+def record(
+    target: str,
+    command: tuple[str, ...],
+    count: int,
+    seeds: str | None,
+    strict: bool,
+    repeat: bool,
+    engine: str,
+    gpus: str,
+    output: Path | None,
+    network: bool,
+    cpus: float | None,
+    memory: str | None,
+    platform: str | None,
+    variant: str | None,
+    lock_file: Path | None,
+) -> None:
+    """Run an image with several seeds and write down what it gave, to be published with it.
+
+    TARGET is a directory or an image reference. How a seed reaches the program is `seed` in
+    [tool.torchship]. The record's path is printed.
+    """
+    from torchship.display import display
+    from torchship.engines.request import Request
+    from torchship.project.revision import revision
+    from torchship.runs.execution import declared
+    from torchship.runs.profile import strict as strictly
+    from torchship.runs.recording import Plan, check
+    from torchship.runs.recording import record as recorded
+    from torchship.runs.statement import encode
+
+    chosen = _seeds(seeds)
+    limit = parse_memory(memory)
+    options = Options.parse(engine, gpus, platform, variant, lock_file, variables={})
+    with display() as progress:
+        ready = prepare(target, options, progress)
+        stated = declared(ready.image)
+        if stated.seed is None:
+            if chosen:
+                raise UsageError(
+                    "--seeds needs to know how a seed is given to the program",
+                    hint='write seed = "--seed {seed}" into [tool.torchship]',
+                )
+            progress.say(
+                "no `seed` in [tool.torchship]: the program runs as it is each time, and "
+                "where it seeds itself, all runs are the same one"
+            )
+        folder = run_directory(output, ready.image.descriptor.digest)
+        processors = int(cpus) if cpus else _processors()
+        architecture = options.platform.architecture
+        plan = Plan(
+            request=Request(
+                image=ready.image,
+                command=command,
+                environment=strictly(processors=processors, architecture=architecture)
+                if strict
+                else {},
+                network=network,
+                processors=cpus,
+                memory=limit,
+                gpus=ready.gpus,
+                stdout=2,
+            ),
+            seeds=_planned(chosen, count, seeded=stated.seed is not None),
+            profile="strict" if strict else "default",
+            repeat=repeat,
+            name=ready.name,
+            index=ready.top.digest,
+            revision=revision(Path(target)) if Path(target).is_dir() else None,
+        )
+        made = recorded(plan, ready.engine, declared=stated, directory=folder, progress=progress)
+    check(made, stated, folder)
+    folder.record.write_bytes(encode(made))
+    _show(made)
+    click.echo(folder.record)
+
+
+def _seeds(text: str | None) -> tuple[int, ...]:
+    if text is None:
+        return ()
+    try:
+        found = tuple(int(word) for word in text.split(","))
+    except ValueError:
+        found = ()
+    if not found or len(set(found)) != len(found) or any(abs(seed) >= 1 << 62 for seed in found):
+        raise UsageError(f"--seeds {text!r} is not a list of different numbers such as 1,2,3")
+    return found
+
+
+def _planned(chosen: tuple[int, ...], count: int, *, seeded: bool) -> tuple[int | None, ...]:
+    if chosen:
+        return chosen
+    return tuple(range(1, count + 1)) if seeded else (None,) * count
+
+
+def _processors() -> int:
+    import os
+
+    return len(os.sched_getaffinity(0))
+
+
+def run_directory(output: Path | None, image: Digest) -> RecordDirectory:
+    """Return the directory of several runs: the one that the user named, or one of its own."""
+    from torchship.runs.run import PARENT, RecordDirectory
+
+    if output is not None:
+        return RecordDirectory.at(output)
+    return RecordDirectory.create(Path(PARENT), image, datetime.now(UTC))
+
+
+def _show(made: Record) -> None:
+    """Tell what a record claims, and whether the program is deterministic here."""
+    from torchship.runs.wording import number
+
+    for claim in made.claims:
+        spread = "" if claim.spread is None else f", standard deviation {number(claim.spread)}"
+        allowed = "none: one run" if claim.tolerance is None else number(claim.tolerance)
+        told = f"{claim.name}: {number(claim.mean)} over {claim.n} runs{spread}"
+        click.echo(clean(f"{told}; tolerance {allowed}"), err=True)
+    repeat = made.determinism.repeat
+    if repeat is not None:
+        told = "same bits" if repeat.identical else f"other bits: {', '.join(repeat.differs[:6])}"
+        click.echo(clean(f"the first seed run again: {told}"), err=True)
