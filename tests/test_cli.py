@@ -605,3 +605,28 @@ def test_a_machine_without_user_namespaces(machine):
     assert "user.max_user_namespaces is 0" in done.stderr
     assert "docker load" in done.stderr and "podman load" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+# -- the model Dockerfile
+
+
+def test_a_dockerfile_goes_to_standard_output_or_into_a_file(machine, tmp_path):
+    """The text alone is the answer; a file that says something else stays as it is."""
+    project = machine.project(requirements__txt="leaf\n")
+    shown = machine.torchship("dockerfile", project).out
+    assert shown.endswith('CMD ["python", "main.py"]\n')
+    path = tmp_path / "Dockerfile"
+    for _ in range(2):
+        assert machine.torchship("dockerfile", project, "-o", path).out == f"{path}\n"
+        assert path.read_text() == shown
+    path.write_text("FROM mine\n")
+    machine.torchship("dockerfile", project, "-o", path).fails("is there already")
+    assert path.read_text() == "FROM mine\n"
+
+
+def test_all_platforms_leave_nothing_to_choose(machine):
+    """`pull --all-platforms` with a choice is a contradiction, told before anything is asked."""
+    for choice in ("--variant=cpu", "--platform=linux/amd64"):
+        machine.torchship("pull", "h.invalid/x", "--all-platforms", choice).fails(
+            "--all-platforms takes all", status=2
+        )
