@@ -48,7 +48,7 @@ def measure(bench: Workbench, tutorial: Tutorial, rounds: int) -> list[Figure]: 
     if builds.cuda(build) is None:
         raise LeftOut("the machine's index gives no build of torch for CUDA")
     say(f"getting the files of {pins.torch}, {len(pins.wheels)} wheels, and building it once")
-    digest = output([TORCHSHIP, "build", project], environment).strip()
+    output([TORCHSHIP, "build", project], environment)
     taken, peaks = [], []
     for _ in range(rounds):
         _forget(home)
@@ -56,7 +56,7 @@ def measure(bench: Workbench, tutorial: Tutorial, rounds: int) -> list[Figure]: 
         peaks.append(watch([TORCHSHIP, "build", project], environment))
         taken.append(time.monotonic() - began)
         say(f"  {taken[-1]:.1f} s, {peaks[-1]}")
-    [image] = json.loads(output([TORCHSHIP, "inspect", digest, "--json"], environment))
+    [image] = _built(project, environment)
     name = f"{pins.torch}, {len(pins.wheels)} wheels"
     return [
         *_of_builds(name, taken, peaks),
@@ -75,6 +75,13 @@ def _forget(home: Path) -> None:
     for entry in home.iterdir():
         if entry.name != "downloads":
             shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
+
+
+def _built(project: Path, environment: dict[str, str]) -> list[dict[str, list[dict[str, int]]]]:
+    """Return what `inspect` tells of each image that the project's name holds."""
+    shown = output([TORCHSHIP, "inspect", project.name, "--json"], environment)
+    found: list[dict[str, list[dict[str, int]]]] = json.loads(shown)
+    return found
 
 
 def _of_builds(name: str, taken: Sequence[float], peaks: Sequence[Peak]) -> list[Figure]:
@@ -123,13 +130,13 @@ def _variants(
     settings = f'[tool.torchship]\ntorch = ["cpu", "{build}"]\n'
     (project / "pyproject.toml").write_text(settings)
     try:
-        digest = output([TORCHSHIP, "build", project], environment).strip()
+        output([TORCHSHIP, "build", project], environment)
     except Failed as why:
         reason = str(why).strip().splitlines()[-1]
         bench.leave_out("cuda: variants", LeftOut(f"there is no build for the CPU: {reason}"))
         return []
-    found = json.loads(output([TORCHSHIP, "inspect", digest, "--json"], environment))
-    cpu, cuda = ({each["digest"]: each["size"] for each in image["layers"]} for image in found)
+    images = _built(project, environment)
+    cpu, cuda = ({each["digest"]: each["size"] for each in image["layers"]} for image in images)
     both = cpu.keys() & cuda.keys()
     words = [
         ("that variants for the CPU and for CUDA share", both, cpu),
