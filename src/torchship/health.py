@@ -35,8 +35,7 @@ def examine(store: Store) -> Iterator[Finding]:
     yield _space(store.home)
     yield _base()
     yield _native(store)
-    for name in ("docker", "podman"):
-        yield _program(name)
+    yield from _container_engines(store)
     yield from _gpus(survey())
     yield _mirrors()
 
@@ -88,11 +87,17 @@ def _native(store: Store) -> Finding:
     return Finding(subject="native engine", state=missing, fix=OTHER)
 
 
-def _program(name: str) -> Finding:
-    path = shutil.which(name)
-    if path is None:
-        return Finding(subject=name, state="not installed; not needed to build or to run")
-    return Finding(subject=name, state=path)
+def _container_engines(store: Store) -> Iterator[Finding]:
+    from torchship.engines.docker import Docker
+    from torchship.engines.podman import Podman
+
+    for engine in (Docker(store), Podman(store)):
+        if shutil.which(engine.name) is None:
+            state = "not installed; not needed to build or to run"
+        else:
+            # One that is there and cannot be used is no fault: the next engine is taken
+            state = engine.missing() or "runs images"
+        yield Finding(subject=engine.name, state=state)
 
 
 def _gpus(machine: Machine) -> Iterator[Finding]:

@@ -2,21 +2,63 @@
 
 import pytest
 
-from torchship.engines.choose import choose
-from torchship.errors import UsageError
+from torchship.engines import choose as choosing
+from torchship.engines.choose import choose, engines
+from torchship.errors import EngineError, UsageError
 
 from .conftest import linux
 
 
+@pytest.fixture
+def no_programs(tmp_path, monkeypatch):
+    """Make a machine that has neither docker nor podman."""
+    monkeypatch.setenv("PATH", str(tmp_path))
+    return tmp_path
+
+
+def program(folder, name, script):
+    """Put a program on the PATH that answers as a client whose daemon does."""
+    path = folder / name
+    path.write_text(f"#!/bin/sh\n{script}\n")
+    path.chmod(0o755)
+
+
 @linux
 @pytest.mark.parametrize("name", ["auto", "native"])
-def test_the_native_engine_is_found(store, name):
+def test_the_native_engine_is_found(store, name, no_programs):
     """By name, and where nothing else is there."""
-    assert choose(name, store).run
+    assert choose(name, store).name == "native"
 
 
 def test_an_unknown_engine_is_a_usage_error(store):
     """And the message lists the known ones."""
     with pytest.raises(UsageError) as caught:
         choose("lxc", store)
-    assert "native" in caught.value.hint
+    assert caught.value.hint == "use one of auto, docker, podman, native"
+
+
+@linux
+def test_auto_takes_the_first_that_really_runs(store, no_programs):
+    """A docker whose daemon is not running is passed over, and so is one that is not docker."""
+    down = 'echo "Cannot connect to the Docker daemon. Is the docker daemon running?" >&2; exit 1'
+    program(no_programs, "docker", down)
+    assert choose("auto", store).name == "native"
+    program(no_programs, "podman", "exit 0")
+    assert choose("auto", store).name == "podman"
+    program(no_programs, "docker", 'echo \'{"ServerVersion": "1", "OSType": "linux"}\'')
+    assert choose("auto", store).name == "docker"
+    program(no_programs, "docker", "echo '{\"host\": {}}'")
+    assert choose("auto", store).name == "podman"
+
+
+def test_where_none_runs_each_says_why(store, no_programs, monkeypatch):
+    """One message with all the reasons."""
+    monkeypatch.setattr(
+        choosing,
+        "engines",
+        lambda *_: [engine for engine in engines(store) if engine.name != "native"],
+    )
+    with pytest.raises(EngineError, match="docker: docker is not installed; podman: podman is not"):
+        choose("auto", store)
+    with pytest.raises(EngineError, match="docker is not installed"):
+        choose("docker", store).prepare(None)
