@@ -126,9 +126,8 @@ def sandbox(root, tmp_path):
             **settings,
         )
         with out.open("wb") as stdout, err.open("wb") as stderr:
-            status = run(
-                container, Streams(stdout=stdout.fileno(), stderr=stderr.fileno(), **streams)
-            )
+            ends = {"stdout": stdout.fileno(), "stderr": stderr.fileno(), **streams}
+            status = run(container, Streams(**ends))
         return Result(status, out.read_text(), err.read_text())
 
     return start

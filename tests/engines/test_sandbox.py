@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from torchship.engines.relay import StartError
+from torchship.errors import EngineError
 
 from .conftest import bind, linux
 
@@ -494,3 +495,21 @@ def test_output_larger_than_a_pipe_comes_whole(sandbox):
     """No byte is lost when the program ends right after printing."""
     found = sandbox("bash", "-c", "head -c 5000000 /dev/zero")
     assert len(found.out) == 5_000_000
+
+
+def test_a_reader_that_goes_away_is_the_programs_to_meet(sandbox, tmp_path):
+    """As with `| head` and no container: the program's next write fails, and its log is whole."""
+    read, write = os.pipe()
+    os.close(read)
+    with (tmp_path / "log").open("w+b") as log:
+        streams = {"log": log, "stdout": write}
+        done = sandbox("sh", "-c", "while :; do echo line; done", streams=streams)
+        assert done.status == 128 + signal.SIGPIPE
+        log.seek(0)
+        assert log.readline() == b"line\n"
+
+
+def test_output_that_has_no_room_is_told(sandbox):
+    """A full disk behind the caller's standard output ends the program, with the reason."""
+    with Path("/dev/full").open("wb") as full, pytest.raises(EngineError, match="No space left"):
+        sandbox("sh", "-c", "while :; do echo line; done", streams={"stdout": full.fileno()})

@@ -185,7 +185,25 @@ class Relay:
             self.tail = (self.tail + data)[-_TAIL:]
         if self._streams.log is not None:
             self._streams.log.write(data)
-        _write_all(self._sinks[source], data)
+        try:
+            _write_all(self._sinks[source], data)
+        except OSError as error:
+            if error.errno != errno.EPIPE or source == self._master:
+                raise EngineError(
+                    f"what the program prints cannot be passed on: {error.strerror}",
+                    hint="the program was ended; send its output to where there is room",
+                ) from None
+            self._hang_up(source)
+
+    def _hang_up(self, source: int) -> None:
+        """Let the program meet what it would meet without us: nobody reads (`| head`) any more."""
+        self._poll.unregister(source)
+        del self._sinks[source]
+        for pipe in self._files:
+            if pipe.fileno() == source:
+                self._files.remove(pipe)
+                pipe.close()
+                break
 
     def _take_input(self) -> None:
         assert self._streams.stdin is not None and self._input is not None
