@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import sys
@@ -186,6 +187,8 @@ def _prepare_worker() -> None:
     """Let Ctrl-C end a worker quietly, and a worker end when its parent is gone."""
     from multiprocessing import parent_process
 
+    # A worker holds a record of each file and no cycles: to look for them takes 4% of its time.
+    gc.disable()
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     parent = parent_process()
     if parent is not None:

@@ -130,12 +130,12 @@ def test_two_builds_give_the_same_bytes(cook, wheel, this_python, tmp_path):
 
 
 def test_python_takes_the_bytecode_without_its_source(cook, wheel, this_python):
-    """The header is that of an unchecked hash, and the code knows its path in the image."""
+    """The header is that of a hash, and the code knows its path in the image."""
     pin, files = wheel()
     made = cook(recipe(pin), files, this_python)
     data = made.read(f"{SITE}/pkg/__pycache__/used.{TAG}.pyc")
     assert data[:4] == importlib.util.MAGIC_NUMBER
-    assert data[4:8] == b"\x01\0\0\0"
+    assert data[4:8] == b"\x03\0\0\0"
     assert data[8:16] == importlib.util.source_hash(SOURCES["pkg/used.py"].encode())
     code = marshal.loads(data[16:])
     assert code.co_filename == f"/{SITE}/pkg/used.py"
@@ -143,8 +143,8 @@ def test_python_takes_the_bytecode_without_its_source(cook, wheel, this_python):
 
 
 def test_the_interpreter_imports_from_the_layer(cook, wheel, this_python, tmp_path):
-    """An import finds the bytecode beside the source, and writes none."""
-    pin, files = wheel({"m.py": "value = 'from the source'\n"})
+    """An import takes torch's bytecode beside the source unread, and writes none."""
+    pin, files = wheel({"m.py": "value = 'from the source'\n"}, "torch")
     made = cook(recipe(pin), files, this_python)
     cache = tmp_path / "site" / "__pycache__"
     cache.mkdir(parents=True)
@@ -159,6 +159,20 @@ def test_the_interpreter_imports_from_the_layer(cook, wheel, this_python, tmp_pa
         check=True,
     )
     assert found.stdout == "from the source\n"
+
+
+def test_a_module_that_another_wheel_replaced_is_compiled_anew(cook, wheel, this_python, tmp_path):
+    """Bytecode of a source that an upper layer has replaced is not taken for the new one's."""
+    pin, files = wheel({"m.py": "value = 'lower'\n"})
+    made = cook(recipe(pin), files, this_python)
+    cache = tmp_path / "site" / "__pycache__"
+    cache.mkdir(parents=True)
+    (cache / f"m.{TAG}.pyc").write_bytes(made.read(f"{SITE}/__pycache__/m.{TAG}.pyc"))
+    for value in ("lower", "upper"):
+        (cache.parent / "m.py").write_text(f"value = {value!r}\n")
+        command = [sys.executable, "-Bc", "import m; print(m.value)"]
+        said = subprocess.run(command, cwd=cache.parent, capture_output=True, text=True, check=True)
+        assert said.stdout.strip() == value
 
 
 def test_without_an_interpreter_the_error_says_what_to_do(cook, wheel):

@@ -7,18 +7,18 @@ modules are compiled: docs/decisions/0004-bytecode.md.
 
 from __future__ import annotations
 
+import marshal
 import os
 import re
 import struct
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import astuple, dataclass
+from dataclasses import dataclass
 from functools import cache
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import BinaryIO
 
-from torchship import canonical
 from torchship.digest import Digest
 from torchship.errors import EngineError
 from torchship.layers import compile_script, prune
@@ -74,6 +74,9 @@ torch's first optimizer imports them from inside functions, the polyfills by com
 BROUGHT = {"torch": frozenset({"mpmath", "sympy", "typing-extensions"})}
 """Distributions that are compiled along with one that a project names: a training loads them."""
 
+_ALONE = frozenset(LATER).union(*BROUGHT.values())
+"""Distributions whose files no other is known to replace: their bytecode is never compared."""
+
 _SCRIPT = Path(compile_script.__file__)
 _HEAD = struct.Struct("<2I")  # before each file's bytecode: the source's number, the size
 _STDLIB = re.compile(r"(?:usr/)?lib/python3[.0-9]*/(?P<below>.+\.py)")
@@ -85,7 +88,10 @@ _NEVER_IMPORTED = re.compile(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Source:
-    """A source: where it is in which file, its path below sys.path, and that in the image."""
+    """A source: where it is in which file, its path below sys.path, and that in the image.
+
+    ``checked``: an import compares its bytecode with what then stands at that path.
+    """
 
     file: int
     offset: int
@@ -93,6 +99,12 @@ class _Source:
     deflated: bool
     below: str
     path: str
+    checked: bool
+
+    def row(self) -> tuple[int, int, int, bool, str, str, bool]:
+        """Return what the compiler is told of it."""
+        place = (self.file, self.offset, self.size, self.deflated)
+        return (*place, self.below, self.path, self.checked)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,7 +112,8 @@ class BytecodeRecipe:
     """The bytecode of wheels. ``python`` is the base's full version, ``mode`` one of `MODES`.
 
     ``imported`` follows the imports that run when the wheels' own packages are imported, from
-    wheel to wheel within the recipe. What Python cannot compile is left out, as pip does.
+    wheel to wheel within the recipe. What Python cannot compile is left out, as pip does. Where a
+    wheel of another recipe may replace a source, imports compare the two.
     """
 
     wheels: tuple[WheelPin, ...]
@@ -160,6 +173,7 @@ class BytecodeRecipe:
                         deflated=record.method != 0,
                         below=below,
                         path=path,
+                        checked=pin.name not in _ALONE,
                     )
         _compile(
             archive,
@@ -239,6 +253,7 @@ class DebianBytecodeRecipe:
                             deflated=False,
                             below=below,
                             path=f"/{member.path}",
+                            checked=False,
                         )
                     )
                     offset += member.size
@@ -297,12 +312,12 @@ def _compile(
     if mode == "none":
         sources = []
     with tempfile.TemporaryDirectory(dir=materials.scratch) as folder:
-        job, out = Path(folder, "job.json"), Path(folder, "bytecode")
+        job, out = Path(folder, "job"), Path(folder, "bytecode")
         asked = {
             "roots": None if mode == "all" else list(roots),
-            "sources": [astuple(source) for source in sources],
+            "sources": [source.row() for source in sources],
         }
-        job.write_bytes(canonical.encode(asked))
+        job.write_bytes(marshal.dumps(asked, 2))
         materials.interpreter.run(_SCRIPT, [str(path) for path in (job, out, *files)])
         with out.open("rb") as compiled:
             _add(archive, compiled, sources, python)
@@ -313,8 +328,8 @@ def _add(archive: Archive, compiled: BinaryIO, sources: list[_Source], python: s
     tag = f"cpython-{minor(python).replace('.', '')}"
     found = dict(_answers(compiled, len(sources)))
     for number in sorted(found, key=lambda number: sources[number].path):
-        source = PurePosixPath(sources[number].path.lstrip("/"))
-        path = str(source.parent / "__pycache__" / f"{source.stem}.{tag}.pyc")
+        folder, _, file = sources[number].path.removeprefix("/").rpartition("/")
+        path = f"{folder}/__pycache__/{file.removesuffix('.py')}.{tag}.pyc"
         add_parents(archive, path)
         offset, size = found[number]
         compiled.seek(offset)

@@ -1,19 +1,21 @@
 """Compiles Python sources to bytecode. Runs by itself, under the image's Python.
 
 Started as ``python -I -S compile_script.py JOB OUT FILE...``: no import of torchship, nothing
-but the standard library, since the Python is a container's. JOB is a JSON file::
+but the standard library, since the Python is a container's. JOB is, as marshal writes it, since
+to import JSON takes as long as to start::
 
-    {"roots": ["pkg"], "sources": [[0, 1234, 567, true, "pkg/a.py", "/opt/.../pkg/a.py"], ...]}
+    {"roots": ["pkg"], "sources": [(0, 1234, 567, True, "pkg/a.py", "/opt/.../pkg/a.py", False)]}
 
 with, for each source, the number of the FILE that holds it, where its bytes begin there and how
-many they are, whether they are deflated (RFC 1951), its path below ``sys.path`` and its path in
-the image. What importing the roots loads is compiled; everything, where they are null. OUT
-becomes, for each source that was compiled, its number and the size of its bytecode (4 bytes
-each, little-endian), and the bytecode.
+many they are, whether they are deflated (RFC 1951), its path below ``sys.path``, its path in
+the image, and whether imports shall compare the bytecode with its source. What importing the
+roots loads is compiled; everything, where they are None. OUT becomes, for each source that was
+compiled, its number and the size of its bytecode (4 bytes each, little-endian), and the
+bytecode.
 
 The bytes depend on nothing but the source, its path and the exact version of Python: marshal's
 version 2 writes no back references, whose presence depends on reference counts. The header is
-PEP 552's, unchecked and by hash, since files of an image have no times.
+PEP 552's, by hash, since files of an image have no times.
 
 It is one process: a build makes as many layers at once as there are processors.
 """
@@ -22,7 +24,6 @@ from __future__ import annotations
 
 import gc
 import importlib.util
-import json
 import marshal
 import opcode
 import os
@@ -34,6 +35,7 @@ from types import CodeType
 
 _CO_OPTIMIZED = 1  # functions have it; modules and class bodies, which run on import, do not
 _UNCHECKED = b"\x01\x00\x00\x00"  # PEP 552: hash-based (bit 0), not checked (bit 1 is clear)
+_CHECKED = b"\x03\x00\x00\x00"
 _NO_VALUE = {opcode.opmap[name] for name in ("CACHE", "TO_BOOL", "NOP") if name in opcode.opmap}
 _JUMPS_IF_FALSE = {
     opcode.opmap[name]
@@ -54,10 +56,10 @@ def compile_source(source: bytes, path: str) -> CodeType | None:
         return None
 
 
-def bytecode(source: bytes, code: CodeType) -> bytes:
+def bytecode(source: bytes, code: CodeType, flags: bytes) -> bytes:
     """Return the content of the .pyc file."""
     digest = importlib.util.source_hash(source)
-    return importlib.util.MAGIC_NUMBER + _UNCHECKED + digest + marshal.dumps(code, 2)
+    return importlib.util.MAGIC_NUMBER + flags + digest + marshal.dumps(code, 2)
 
 
 class Instructions:
@@ -199,23 +201,23 @@ def main(job: str, out: str, paths: list[str]) -> None:
     """Compile what the job asks for. OUT's sources stand in no particular order."""
     gc.disable()  # a compiler makes trees, not cycles, and soon ends
     warnings.simplefilter("ignore")  # a wheel's invalid escapes are its author's concern
-    with open(job, encoding="utf-8") as stream:  # noqa: PTH123 (pathlib is a slow import here)
-        asked = json.load(stream)
-    sources: list[tuple[int, int, int, bool, str, str]] = [tuple(one) for one in asked["sources"]]
+    with open(job, "rb") as stream:  # noqa: PTH123 (pathlib is a slow import here)
+        asked = marshal.load(stream)  # noqa: S302 (torchship wrote it)
+    sources: list[tuple[int, int, int, bool, str, str, bool]] = asked["sources"]
     roots: list[str] | None = asked["roots"]
-    modules = Modules([below for *_, below, _ in sources])
+    modules = Modules([below for *_, below, _, _ in sources])
     seen = set(range(len(sources))) if roots is None else modules.loaded(roots)
     waiting = list(seen)
     files = [os.open(path, os.O_RDONLY) for path in paths]
     with open(out, "wb") as sink:  # noqa: PTH123
         while waiting:
             number = waiting.pop()
-            file, offset, size, deflated, _, path = sources[number]
+            file, offset, size, deflated, _, path, checked = sources[number]
             source = read(files[file], offset, size, deflated)
             code = compile_source(source, path)
             if code is None:
                 continue
-            data = bytecode(source, code)
+            data = bytecode(source, code, _CHECKED if checked else _UNCHECKED)
             sink.write(struct.pack("<2I", number, len(data)) + data)
             if roots is not None:
                 fresh = modules.imported(number, code) - seen

@@ -124,9 +124,8 @@ def begin(file: ZipFile, record: Record) -> int:
 
 
 def _read_record(file: ZipFile, data: bytes, position: int) -> tuple[Record, int]:
-    fields = _CENTRAL.unpack_from(data, position)
-    _, _, _, flags, method, _, _, crc32, compressed, size = fields[:10]
-    name_size, extra_size, comment_size, disk, _, attributes, header = fields[10:]
+    (_, _, _, flags, method, _, _, crc32, compressed, size, name_size, extra_size, comment_size,
+     disk, _, attributes, header) = _CENTRAL.unpack_from(data, position)  # fmt: skip
     start = position + _CENTRAL.size
     raw = data[start : start + name_size]
     extra = data[start + name_size : start + name_size + extra_size]
@@ -134,11 +133,12 @@ def _read_record(file: ZipFile, data: bytes, position: int) -> tuple[Record, int
     if end > len(data):
         raise file.error("has a damaged directory")
     name = _decode(file, raw, flags)
-    # 4.5.3: only the fields that are full stand in the zip64 extra, in this order.
-    wide = zip64_values(file, extra, name)
-    size = widen(file, size, wide, name)
-    compressed = widen(file, compressed, wide, name)
-    header = widen(file, header, wide, name)
+    if extra or _MAX32 in (size, compressed, header):
+        # 4.5.3: only the fields that are full stand in the zip64 extra, in this order.
+        wide = zip64_values(file, extra, name)
+        size = widen(file, size, wide, name)
+        compressed = widen(file, compressed, wide, name)
+        header = widen(file, header, wide, name)
     if disk != 0:
         raise file.error("is on another disk", name)
     record = Record(
