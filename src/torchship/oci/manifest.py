@@ -80,6 +80,11 @@ class Index:
         )
 
 
+def stated(raw: bytes, where: str) -> str | None:
+    """Return what a manifest or an index says that it is; None where it says nothing."""
+    return decode(raw, _Peek, where).media_type or None
+
+
 def parse(raw: bytes, media_type: str, where: str) -> Manifest | Index:
     """Read a manifest or an index, whatever type its bearer gave, or none that is known.
 

@@ -18,7 +18,7 @@ from torchship.digest import Descriptor, Digest
 from torchship.errors import InvalidDigest, ManifestError, RegistryError
 from torchship.oci import auth
 from torchship.oci.answer import LIMIT, Answer, failure, read
-from torchship.oci.manifest import ACCEPTED, parse
+from torchship.oci.manifest import ACCEPTED, parse, stated
 from torchship.oci.mediatypes import INDEXES, MANIFESTS
 from torchship.oci.patience import Interrupted, Patience
 from torchship.oci.reference import Reference
@@ -246,7 +246,9 @@ class Registry:
             raise self._nonsense(answer, f"a manifest with the digest {computed}, not {wanted}")
         media_type = answer.headers.get("Content-Type", "").partition(";")[0].strip()
         try:
-            document = parse(answer.body, media_type, str(reference))
+            # Its own word is what is hashed: some registries give all of them one type.
+            own = stated(answer.body, str(reference))
+            document = parse(answer.body, own or media_type, str(reference))
         except ManifestError as fault:
             raise RegistryError(
                 fault.message,
