@@ -6,11 +6,11 @@ of a package index, which may hold a password and differs from machine to machin
 
 from __future__ import annotations
 
-import json
 import shlex
 from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
 
+from torchship import canonical
 from torchship.errors import ProjectError, UsageError
 from torchship.project import builds, requirements, textfile
 from torchship.project.project import ENVIRONMENT, PYPROJECT, SUITES, WORKSPACE, DataFile, Project
@@ -191,7 +191,7 @@ def _copy(name: str) -> str:
     folder = name if name.endswith("/") else f"{PurePosixPath(name).parent}/"
     target = "." if folder == "./" else f"./{folder}"
     if any(letter in name for letter in " \t\"'[]"):
-        return f"COPY {json.dumps([name, target])}"
+        return f"COPY {_array([name, target])}"
     return f"COPY {name} {target}"
 
 
@@ -223,7 +223,7 @@ def _data(files: Sequence[DataFile]) -> Iterator[str]:
         yield "\n".join(
             [
                 "# Data that no address is known for: put it beside this file, under these names.",
-                *(f"COPY {json.dumps([name, file.path])}" for file, name in lines),
+                *(f"COPY {_array([name, file.path])}" for file, name in lines),
                 "RUN " + " \\\n    && ".join(_check(file) for file, _ in lines),
             ]
         )
@@ -280,15 +280,20 @@ def _quoted(value: str) -> str:
 def _code(project: Project) -> str:
     lines = ["# The code last. What .dockerignore names stays out."]
     if project.exclude:
-        lines.append(f"# Name there, too: {json.dumps(list(project.exclude), ensure_ascii=False)}")
+        lines.append(f"# Name there, too: {_array(project.exclude)}")
     return "\n".join([*lines, "COPY . ."])
 
 
 def _run(project: Project) -> str:
-    command = json.dumps(list(project.command), ensure_ascii=False)
+    command = _array(project.command)
     return (
         "# From here on, and when the image is run: not root.\n"
         "USER user\n\n"
         "# CMD is what docker run does when no other command is given.\n"
         f"CMD {command}"
     )
+
+
+def _array(words: Sequence[str]) -> str:
+    """Write words as the JSON array that Docker takes them from without a shell."""
+    return f"[{', '.join(canonical.encode(word).decode() for word in words)}]"
