@@ -2,14 +2,18 @@
 
 import json
 import os
+import threading
+import time
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from torchship.digest import chunks
 from torchship.engines.native import Native
 from torchship.engines.request import Mount, Request
 from torchship.errors import EngineError, LayerError
+from torchship.oci.prune import prune
 from torchship.oci.store import Store
 from torchship.platform import Platform
 
@@ -103,6 +107,31 @@ def test_the_number_of_processors_can_be_limited(run):
         "python3", "-ISc", "import os; print(len(os.sched_getaffinity(0)))", processors=0.5
     )
     assert out == "1\n"
+
+
+def test_prune_leaves_what_is_being_run(root_layer, image, tmp_path):
+    """An image that is ready to run stays so, though nobody else needs it, and prune waits not."""
+    path, layer = root_layer
+    store = Store.open(tmp_path / "store")
+    with path.open("rb") as blob, store.writer() as writer:
+        for piece in chunks(blob):
+            writer.write(piece)
+        writer.commit(layer.digest)
+    engine = Native(store)
+    engine.prepare(image)
+    store.release()
+    other = Store.open(store.home)
+    pruned = prune(other, wait=0)
+    assert (pruned.blobs, pruned.unpacked) == (1, 0)
+    other.release()
+    with (tmp_path / "out").open("wb") as out:
+        assert engine.run(Request(image=image, stdout=out.fileno())) == 3
+    assert (tmp_path / "out").read_text() == "the image\n"
+    while any(thread.name == "settle" for thread in threading.enumerate()):
+        time.sleep(0.01)
+    del engine
+    store.release()
+    assert prune(other, wait=0).unpacked == 1
 
 
 def test_a_memory_limit_holds_or_is_an_error(run):

@@ -210,6 +210,7 @@ def prepare(target: str, options: Options, progress: Progress) -> Ready:
     if decision.said:
         progress.say(decision.said)
     chosen.prepare(image, progress=progress)
+    store.release()  # the engine keeps what it needs: `prune` need not wait for a training's end
     return Ready(store=store, engine=chosen, image=image, top=top, name=name, gpus=decision.gpus)
 
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 import math
 import os
 import threading
+import weakref
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
+from torchship.digest import Digest
 from torchship.engines import container, namespaces, unpack, users
 from torchship.engines.container import Bind, Container
 from torchship.engines.gpu import native_injection
@@ -37,14 +39,18 @@ class Native:
 
     def __init__(self, store: Store) -> None:
         self._store = store
+        self._unpacked: dict[tuple[Digest, ...], tuple[Path, ...]] = {}
+        self._leases = ExitStack()
+        weakref.finalize(self, self._leases.close)
 
     def missing(self) -> str | None:
         """Say why no container can be started here; None where one can."""
         found = namespaces.obstacle()
         return None if found is None else found.reason
 
-    def prepare(self, image: Image, *, progress: Progress = SILENT) -> None:
-        """Do nothing: `run` unpacks what is not unpacked yet."""
+    def prepare(self, image: Image, *, progress: Progress = SILENT) -> None:  # noqa: ARG002 (takes a moment)
+        """Unpack what is not unpacked yet; `prune` leaves it while this engine lives."""
+        self._layers(image.layers)
 
     def run(self, request: Request) -> int:
         """Unpack what is not unpacked yet, run, and return the exit status.
@@ -53,7 +59,7 @@ class Native:
         that would harm this machine.
         """
         _check(request)
-        layers = self._unpacked(request.image.layers)
+        layers = self._layers(request.image.layers)
         user = users.resolve(request.image.user, layers)
         injected = native_injection(request.gpus)
         with ExitStack() as stack:
@@ -86,18 +92,27 @@ class Native:
             except StartError as error:
                 raise explained(error) from error
 
-    def _unpacked(self, layers: Sequence[Layer]) -> tuple[Path, ...]:
+    def _layers(self, layers: Sequence[Layer]) -> tuple[Path, ...]:
+        key = tuple(layer.diff_id for layer in layers)
+        if key not in self._unpacked:
+            self._unpacked[key] = self._unpack(layers)
+        return self._unpacked[key]
+
+    def _unpack(self, layers: Sequence[Layer]) -> tuple[Path, ...]:
         store = self._store
+        store.hold()
         folders = unpack.unpack_all(
             layers, lambda layer: store.open_blob(layer.digest), store.unpacked
         )
+        self._leases.enter_context(unpack.lease(folders))
         # The disk is written to while the program runs; if it ends first, the next run goes on
-        threading.Thread(
-            target=unpack.settle, args=(store.unpacked, layers), name="settle", daemon=True
-        ).start()
+        threading.Thread(target=self._settle, args=(layers,), name="settle", daemon=True).start()
         # overlayfs refuses a folder that stands twice. What a layer holds and hides is the same
         # with its lower occurrences left out: the uppermost one says it all again.
         return tuple(reversed(dict.fromkeys(reversed(folders))))
+
+    def _settle(self, layers: Sequence[Layer]) -> None:
+        unpack.settle(self._store.unpacked, layers)  # with this engine, and so its leases, alive
 
 
 def explained(error: StartError) -> EngineError:

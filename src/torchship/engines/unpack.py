@@ -10,9 +10,11 @@ layer.md ("Applying Changesets", "Whiteouts").
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
 from typing import BinaryIO
 
@@ -22,6 +24,7 @@ from torchship.engines.uncompress import Uncompressed
 from torchship.errors import HostileInput, LayerError, StoreError
 from torchship.layers.layer import Layer
 from torchship.layers.tarstream import members
+from torchship.oci.prune import LEASE
 
 _BOOT = Path("/proc/sys/kernel/random/boot_id")
 
@@ -50,6 +53,18 @@ def unpack_all(
     return tuple(tree(unpacked, layer) for layer in layers)
 
 
+def lease(folders: Sequence[Path]) -> ExitStack:
+    """Keep unpacked layers, as `unpack_all` returned them, from `prune`; until it is closed.
+
+    The store must be held meanwhile, so that they are still there; it need not be any longer.
+    """
+    with ExitStack() as stack:
+        for folder in folders:
+            file = stack.enter_context((folder.parent / LEASE).open("rb"))
+            fcntl.flock(file, fcntl.LOCK_SH)
+        return stack.pop_all()
+
+
 def unpack(layer: Layer, open_layer: OpenLayer, unpacked: Path) -> Path:
     """Unpack one layer, unless it is there already; return its folder.
 
@@ -70,7 +85,7 @@ def unpack(layer: Layer, open_layer: OpenLayer, unpacked: Path) -> Path:
                 (scratch / "root").mkdir(mode=0o755, parents=True)
                 with open_layer(layer) as blob:
                     _extract(layer, blob, scratch / "root")
-                (scratch / "boot").write_text(_BOOT.read_text())
+                (scratch / LEASE).write_text(_BOOT.read_text())
                 scratch.rename(final)
             except BaseException:
                 remove(scratch)
@@ -113,7 +128,7 @@ def _usable(unpacked: Path, layer: Layer) -> bool:
     if (folder / "settled").exists():
         return True
     try:
-        return (folder / "boot").read_text() == _BOOT.read_text()
+        return (folder / LEASE).read_text() == _BOOT.read_text()
     except FileNotFoundError:
         return False
 

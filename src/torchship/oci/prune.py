@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import re
 import secrets
@@ -22,6 +23,9 @@ from torchship.oci.store import Store
 
 WAIT = 10.0
 """Seconds to wait for other processes to leave the store."""
+
+LEASE = "boot"
+"""File of an unpacked layer: whoever uses the layer for long has it locked, as readers do."""
 
 _SETTLED = 3600.0  # seconds after which a blob that no torchship has looked at is no one's
 _DIFF_ID = re.compile(r"sha256:[0-9a-f]{64}")
@@ -144,12 +148,25 @@ def _sweep_unpacked(store: Store, keep: set[Digest]) -> tuple[int, int]:
         if path.name.partition(".")[0] in names:
             continue
         if path.is_dir() and not path.is_symlink():
+            if _is_leased(path):
+                continue
             folders += 1
             size += _remove_tree(path)
         else:
             with durable.writing(path):
                 path.unlink(missing_ok=True)
     return folders, size
+
+
+def _is_leased(path: Path) -> bool:
+    try:
+        with (path / LEASE).open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except FileNotFoundError:  # half of one
+        return False
+    except BlockingIOError:
+        return True
+    return False
 
 
 def _remove_tree(path: Path) -> int:

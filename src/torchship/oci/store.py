@@ -279,6 +279,10 @@ class Store:
 
     # -- holding and locking
 
+    def hold(self) -> None:
+        """Hold the store from here on: `prune` waits for the end of it."""
+        self._hold()
+
     def release(self) -> None:
         """Stop holding the store: `prune` may run, until the next use holds it again."""
         if self._held is not None:
@@ -301,7 +305,7 @@ class Store:
                 if time.monotonic() >= deadline:
                     raise StoreError(
                         f"the store {self.home} is in use by another torchship",
-                        hint="try again when its build or run has ended",
+                        hint="try again when its build, push or pull has ended",
                     )
                 time.sleep(0.05)
             yield
