@@ -39,6 +39,7 @@ class Server:
 
         self._server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Answering)
         self._server.daemon_threads = True
+        self._server.handle_error = lambda request, client: None  # clients that hang up
         if context is not None:
             self._server.socket = context.wrap_socket(self._server.socket, server_side=True)
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.02,))
