@@ -9,8 +9,8 @@ from dataclasses import dataclass
 
 from torchship.errors import EngineError
 
-_PATIENCE = 20
-"""Seconds that a daemon may take for a question. One that is stuck must not stick us."""
+_PATIENCE = 120
+"""Seconds that a daemon may take for an order; a disk that is busy makes it wait."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,6 +32,7 @@ class Client:
 
     def __init__(self, program: str) -> None:
         self.program = program
+        self._left: list[subprocess.Popen[bytes]] = []
         # Podman insists on a file wherever these point. We ask it for nothing that has accounts.
         left_out = () if program == "docker" else ("DOCKER_CONFIG", "REGISTRY_AUTH_FILE")
         self.environment = {k: v for k, v in os.environ.items() if k not in left_out}
@@ -72,6 +73,18 @@ class Client:
             out=done.stdout.decode(errors="replace"),
             err=done.stderr.decode(errors="replace"),
         )
+
+    def leave(self, *arguments: str) -> None:
+        """Start the program and do not wait for it: work that nobody needs the end of."""
+        process = subprocess.Popen(
+            self.command(*arguments),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            env=self.environment,
+            start_new_session=True,
+        )
+        self._left.append(process)
 
     def tell(self, *arguments: str, stdin: bytes | None = None) -> str:
         """Run the program and return what it printed; `EngineError` with its words if it fails."""

@@ -24,6 +24,7 @@ from torchship.progress import Progress
 
 _LOCAL = ("unix://", "fd://", "tcp://127.0.0.1", "tcp://localhost", "tcp://[::1]")
 _UNUSED_KEYS = "ctrl-@,ctrl-@,ctrl-@,ctrl-@"  # Docker's own would take ctrl-p from the shell
+_ANSWER = 10  # seconds that a daemon may take to say what it is; one that is stuck takes for ever
 _AT_ONCE = 200  # images in one question
 _OTHER = "use --engine native, which needs no daemon"
 
@@ -81,7 +82,7 @@ class Docker(CommandLineEngine):
         if address and not address.startswith(_LOCAL):
             return _elsewhere(address)
         try:
-            answer = self._client.ask("info", "--format={{json .}}")
+            answer = self._client.ask("info", "--format={{json .}}", patience=_ANSWER)
         except EngineError as error:
             return Obstacle(error.message, error.hint or _OTHER)
         if answer.status != 0:
@@ -204,7 +205,7 @@ class Docker(CommandLineEngine):
             "image", "inspect", "--format=[{{json .RepoTags}},{{json .RepoDigests}}]", identity
         )
         if answer.status == 0 and not any(json.loads(answer.out)):
-            self._client.ask("image", "rm", identity)
+            self._client.leave("image", "rm", identity)
 
     # -- a run
 

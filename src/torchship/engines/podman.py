@@ -23,6 +23,7 @@ from torchship.oci.index import LAYOUT
 from torchship.progress import Progress
 
 _OTHER = "use --engine native, which needs no container engine"
+_ANSWER = 10  # seconds
 _INITS = (
     *("/usr/libexec/podman/catatonit", "/usr/lib/podman/catatonit", "/usr/bin/catatonit"),
     *("/usr/bin/docker-init", "/usr/libexec/docker/docker-init", "/usr/bin/tini-static"),
@@ -66,7 +67,7 @@ class Podman(CommandLineEngine):
             )
         # It opens the storage and, for an ordinary user, makes the user namespace
         try:
-            answer = self._client.ask("ps", "--quiet")
+            answer = self._client.ask("ps", "--quiet", patience=_ANSWER)
         except EngineError as error:
             return Obstacle(error.message, error.hint or _OTHER)
         if answer.status != 0:
@@ -144,7 +145,7 @@ class Podman(CommandLineEngine):
         """Remove an image of ours that has just lost its last name; one in use stays."""
         tags, _ = self._holders((identity,)).get(identity, (frozenset({"gone"}), False))
         if not tags:
-            self._client.ask("image", "rm", identity)
+            self._client.leave("image", "rm", identity)
 
     # -- a run
 
