@@ -20,7 +20,7 @@ pytestmark = [pytest.mark.engine, pytest.mark.network, pytest.mark.slow]
 
 TRICKY = "a \"b\" $HOME \\ 'c' ${PATH}"
 MAIN = """
-import hashlib, json, os, pathlib, sys
+import hashlib, json, os, pathlib, shutil, sys
 import leaf, other
 print(json.dumps({
     "user": os.getuid(),
@@ -32,6 +32,7 @@ print(json.dumps({
     "indexes": sorted(name for name in os.environ if name.startswith("PIP_")),
     "python": sys.executable,
     "answer": leaf.ANSWER,
+    "package": shutil.which("tree"),
     "data": {
         name: hashlib.sha256(pathlib.Path(name).read_bytes()).hexdigest()
         for name in ("/data/served.gz", "/workspace/own.bin")
@@ -65,6 +66,7 @@ def project(root: Path, address: str, **files: str) -> Path:
     settings = f"""
 [tool.torchship]
 name = "all-of-it"
+packages = ["tree"]
 command = ["python", "main.py", "it's", "$HOME", "two words"]
 environment = {{ TRICKY = {json.dumps(TRICKY)} }}
 [[tool.torchship.data]]
@@ -113,6 +115,7 @@ def test_it_builds_and_runs(dockerd, base_image, served, tmp_path, kind):
         "indexes": [],
         "python": "/opt/venv/bin/python",
         "answer": 42,
+        "package": "/usr/bin/tree",
         "data": {
             "/data/served.gz": Digest.of(b"all the data there is").hex,
             "/workspace/own.bin": Digest.of(b"a file that has no address").hex,
