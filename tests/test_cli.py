@@ -228,6 +228,58 @@ def test_faulty_arguments_of_run(machine, words, fault):
     assert not (project / "torchship.lock").exists()
 
 
+def test_a_platform_that_cannot_be_run_is_refused_first(machine):
+    """Nothing is locked, fetched or built for another machine's processors."""
+    project = machine.project()
+    other = "linux/arm64" if os.uname().machine == "x86_64" else "linux/amd64"
+    words = ("--engine", "native", "--platform", other)
+    machine.torchship("run", project, *words).fails(f"runs nothing for {other}", status=125)
+    assert not (project / "torchship.lock").exists()
+
+
+@pytest.mark.parametrize(("folder", "fault"), [(".", "is not empty"), ("", "names no directory")])
+def test_a_run_directory_that_holds_other_things_is_refused(machine, folder, fault):
+    """A run is never strewn over a project."""
+    project = machine.project()
+    machine.torchship("run", "-o", folder, ".", cwd=project).fails(fault, status=2)
+    assert [path.name for path in sorted(project.iterdir())] == ["main.py", "pyproject.toml"]
+
+
+def test_a_mistyped_directory_is_no_strangers_image(machine):
+    """A bare name is never pulled; the message says how an image of Docker Hub is named."""
+    said = machine.torchship("run", "misc").fails("neither a directory misc", status=2)
+    assert "docker.io/library/misc" in said
+
+
+def test_options_of_the_program_go_behind_dashes(machine):
+    """Whoever forgets them is told."""
+    answer = machine.torchship("run", machine.project(), "--epochs", "1")
+    assert answer.status == 2
+    assert "behind `--`: torchship run DIR -- python main.py --epochs 1" in answer.err
+
+
+def test_a_run_that_cannot_start_leaves_no_directory(machine):
+    """Neither does it need a main.py, where it is told what to run."""
+    project = machine.project()
+    (project / "main.py").rename(project / "train.py")
+    machine.torchship("run", project).fails("has no main.py", status=125)
+    answer = machine.torchship("run", "--engine", "native", project, "--", "python", "train.py")
+    assert answer.status == 125
+    assert "no main.py" not in answer.err
+    assert "project:latest linux/" in answer.err  # it was built, and what it is called is told
+    assert not list(machine.root.glob("runs/*"))
+
+
+def test_results_that_stay_out_are_told(machine):
+    """A program may read what stands in a folder of results."""
+    project = machine.project()
+    (project / "outputs").mkdir()
+    (project / "outputs" / "pretrained.pt").write_bytes(b"weights")
+    assert "outputs/ stays out of the image" in machine.torchship("build", project).err
+    (project / ".dockerignore").write_text("!outputs\n")
+    assert "stays out" not in machine.torchship("build", project).err
+
+
 def test_faulty_variables(machine):
     """A variable that torchship cannot make sense of is named."""
     project = machine.project()

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from torchship.digest import Descriptor, Digest
-from torchship.errors import BlobMissing, EngineError, LockError
+from torchship.errors import BlobMissing, EngineError, LockError, TorchshipError
 from torchship.platform import Platform
 from torchship.progress import Progress
 from torchship.project import lock as lockfile
@@ -297,11 +297,15 @@ def _base_for_host(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
-    """What one run gave. ``status`` is the program's exit status, ``seconds`` wall-clock time."""
+    """What one run gave. ``status`` is the program's exit status, ``seconds`` wall-clock time.
+
+    ``diverged`` are metrics that came out as NaN, infinite, or as good as that.
+    """
 
     status: int
     seconds: float
     metrics: Mapping[str, float]
+    diverged: tuple[str, ...] = ()
 
 
 def run(
@@ -326,14 +330,18 @@ def run(
     command, seed = unseeded(
         request.command or image.command, {**image.environment, **request.environment}, stated.seed
     )
-    done = execute(
-        request,
-        engine,
-        metrics_of=stated.metrics,
-        output=directory.output,
-        log=directory.log,
-        seed=seed,
-    )
+    try:
+        done = execute(
+            request,
+            engine,
+            metrics_of=stated.metrics,
+            output=directory.output,
+            log=directory.log,
+            seed=seed,
+        )
+    except TorchshipError:
+        directory.discard()
+        raise
     record = of_one_run(
         done,
         image=image,
@@ -347,4 +355,9 @@ def run(
     directory.record.write_bytes(encode(record))
     if done.fault is not None and done.run.status == 0:
         raise done.fault
-    return Outcome(status=done.run.status, seconds=done.run.seconds, metrics=done.run.metrics)
+    return Outcome(
+        status=done.run.status,
+        seconds=done.run.seconds,
+        metrics=done.run.metrics,
+        diverged=done.run.diverged,
+    )

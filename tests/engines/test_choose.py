@@ -3,8 +3,9 @@
 import pytest
 
 from torchship.engines import choose as choosing
-from torchship.engines.choose import choose, engines
+from torchship.engines.choose import check_platform, choose, engines
 from torchship.errors import EngineError, UsageError
+from torchship.platform import Platform
 
 from .conftest import linux
 
@@ -62,3 +63,18 @@ def test_where_none_runs_each_says_why(store, no_programs, monkeypatch):
         choose("auto", store)
     with pytest.raises(EngineError, match="docker is not installed"):
         choose("docker", store).prepare(None)
+
+
+@linux
+def test_what_an_engine_cannot_start_is_told_before_it_is_made(store, monkeypatch, tmp_path):
+    """The native engine runs this machine's programs; the others, those with an emulator."""
+    other = Platform("linux", "arm64" if Platform.host().architecture == "amd64" else "amd64")
+    monkeypatch.setattr(choosing, "_FORMATS", tmp_path)
+    docker, _, native = engines(store)
+    check_platform(native, Platform.host())
+    with pytest.raises(EngineError, match=f"runs nothing for {other}"):
+        check_platform(native, other)
+    with pytest.raises(EngineError, match="no emulator"):
+        check_platform(docker, other)
+    (tmp_path / f"qemu-{other.machine}").touch()
+    check_platform(docker, other)

@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 import pytest
 
 from torchship.digest import Digest
-from torchship.errors import StoreError
+from torchship.errors import StoreError, UsageError
 from torchship.runs.run import RunDirectory
 
 NOW = datetime(2026, 11, 22, 23, 0, 5, tzinfo=UTC)
@@ -29,8 +29,32 @@ def test_two_runs_of_one_second_have_two_directories(tmp_path):
 def test_a_directory_that_holds_a_run_is_not_taken_again(tmp_path):
     """A record is never overwritten."""
     RunDirectory.at(tmp_path).record.write_text("{}")
-    with pytest.raises(StoreError, match="already holds a run"):
+    with pytest.raises(UsageError, match="already holds a run"):
         RunDirectory.at(tmp_path)
+
+
+def test_a_directory_of_other_things_is_not_taken(tmp_path):
+    """`-o .` would strew a run over the project."""
+    (tmp_path / "main.py").write_text("")
+    with pytest.raises(UsageError, match="is not empty"):
+        RunDirectory.at(tmp_path)
+
+
+def test_a_run_that_never_began_leaves_nothing(tmp_path):
+    """What was made for it goes, and nothing that holds anything."""
+    (tmp_path / "mine").mkdir()
+    for found in (
+        RunDirectory.create(tmp_path, IMAGE, NOW),
+        RunDirectory.at(tmp_path / "mine"),
+    ):
+        found.log.touch()
+        found.discard()
+    assert list(tmp_path.iterdir()) == [tmp_path / "mine"]
+    assert not list((tmp_path / "mine").iterdir())
+    begun = RunDirectory.create(tmp_path, IMAGE, NOW)
+    begun.log.write_text("a line\n")
+    begun.discard()
+    assert begun.log.is_file()
 
 
 def test_a_parent_that_is_a_file_is_an_error_with_its_path(tmp_path):

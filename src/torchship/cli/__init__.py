@@ -7,14 +7,13 @@ stdout carries the answer, stderr the story. Exit codes: 0 done; 1 it could not 
 
 from __future__ import annotations
 
-import errno
 import sys
 from importlib import import_module
 
 import click
 
 from torchship import __version__
-from torchship.cli.common import complain, example
+from torchship.cli.common import complain, example, unusable
 from torchship.errors import TorchshipError
 
 INTERRUPTED = 130
@@ -58,6 +57,13 @@ def torchship() -> None:
     """Ship a PyTorch experiment as a container image that anyone can re-run, and check."""
 
 
+_DASHES = "options of your program go behind `--`: torchship run DIR -- python main.py --epochs 1"
+
+
+def _takes_command(context: click.Context | None) -> bool:
+    return context is not None and any(one.name == "command" for one in context.command.params)
+
+
 def main() -> None:
     """Run the command line; every error becomes a sentence and an exit code."""
     try:
@@ -69,6 +75,8 @@ def main() -> None:
         sys.exit(INTERRUPTED)
     except click.ClickException as error:
         error.show()
+        if isinstance(error, click.NoSuchOption) and _takes_command(error.ctx):
+            click.echo(f"  {_DASHES}", err=True)
         sys.exit(error.exit_code)
     except TorchshipError as error:
         complain(error)
@@ -78,8 +86,5 @@ def main() -> None:
         sys.stderr.close()
         sys.exit(1)
     except OSError as error:
-        place = f" {error.filename}" if error.filename else ""
-        click.echo(f"torchship: cannot use{place}: {error.strerror or error}", err=True)
-        if error.errno == errno.ENOSPC:
-            click.echo("  free some space; nothing that was finished is lost", err=True)
+        complain(unusable(error))
         sys.exit(1)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from torchship.display import clean
-from torchship.errors import TorchshipError
+from torchship.errors import TorchshipError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -73,11 +74,27 @@ lock_file = click.option(
 )
 
 
-def load(directory: Path) -> Project:
-    """Read a project, with all its settings."""
+def load(directory: Path, *, command: Sequence[str] = ()) -> Project:
+    """Read a project, with all its settings; with a ``command`` that is run instead of its own."""
     from torchship.project import project
 
-    return project.load(directory)
+    return project.load(directory, command=command)
+
+
+def run_directory(
+    context: click.Context,  # noqa: ARG001 (click's signature)
+    option: click.Parameter,  # noqa: ARG001
+    value: str | None,
+) -> Path | None:
+    """Read ``-o`` of a run; refuse what cannot be its own folder, before anything is built."""
+    if value is None:
+        return None
+    if not value:
+        raise UsageError("-o names no directory", hint="name a new one, such as -o first")
+    from torchship.runs.run import check
+
+    check(Path(value))
+    return Path(value)
 
 
 def open_store() -> Store:
@@ -107,6 +124,16 @@ def choice(variant: str | None, *, gpus: Gpus, engine: str = "") -> Choice:
         return suited(offered, wish=gpus, engine=engine, machine=survey())
 
     return suiting if variant is None else lambda _: variant
+
+
+def unusable(error: OSError) -> TorchshipError:
+    """Return what is told where the system refuses a file, or has no room for it."""
+    place = f"cannot use {error.filename}" if error.filename else "something cannot be used"
+    room = error.errno in (errno.ENOSPC, errno.EDQUOT)
+    return TorchshipError(
+        f"{place}: {error.strerror or error}",
+        hint="free some space; nothing that was finished is lost" if room else None,
+    )
 
 
 def complain(error: TorchshipError) -> None:

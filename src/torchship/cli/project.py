@@ -203,6 +203,7 @@ def built(
     """
     from torchship import pipeline
     from torchship.display import size
+    from torchship.layers.source import left_out
     from torchship.oci.describe import describe
     from torchship.project import lock as lockfile
 
@@ -216,6 +217,11 @@ def built(
             hint="name all that the project should have there, in a list",
         )
     variants = (variant,) if variant and len(project.torch) > 1 else ()
+    for name in left_out(project.root, exclude=project.exclude):
+        progress.say(
+            f"{name}/ stays out of the image, as results do: `!{name}` in .dockerignore takes it "
+            f"in, `{name}` there ends this line"
+        )
     pins = pipeline.locked(project, path, store=store, platforms=wanted, progress=progress)
     if approve is not None:
         for platform in wanted:
@@ -231,8 +237,9 @@ def built(
         progress=progress,
         cache=cache,
     )
+    named = "".join(f"{name.familiar} " for name in names)
     for found in describe(store, top):
-        what = f"{found.image.platform} {found.image.variant}".strip()
+        what = f"{named}{found.image.platform} {found.image.variant}".strip()
         progress.say(
             f"{what}: {len(found.layers)} layers, {size(found.size)}, "
             f"{time.monotonic() - began:.1f} s"

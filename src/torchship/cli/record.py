@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from torchship.cli.common import cpus, engine, example, gpus, lock_file, memory, variant
+from torchship.cli.common import run_directory as named_directory
 from torchship.cli.run import Options, parse_memory, prepare
 from torchship.display import clean
 from torchship.errors import UsageError
@@ -21,7 +22,8 @@ if TYPE_CHECKING:
 output = click.option(
     "-o",
     "--output",
-    type=click.Path(path_type=Path, file_okay=False),
+    metavar="DIRECTORY",
+    callback=named_directory,
     help="Where the runs and the record go; runs/TIME-DIGEST/ unless given.",
 )
 
@@ -92,7 +94,9 @@ def record(
 
     chosen = _seeds(seeds)
     limit = parse_memory(memory)
-    options = Options.parse(engine, gpus, platform, variant, lock_file, variables={})
+    options = Options.parse(
+        engine, gpus, platform, variant, lock_file, variables={}, command=command
+    )
     with display() as progress:
         ready = prepare(target, options, progress)
         stated = declared(ready.image)

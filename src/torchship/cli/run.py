@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import signal
 import sys
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
@@ -22,6 +24,8 @@ from torchship.cli.common import (
     lock_file,
     memory,
     open_store,
+    run_directory,
+    unusable,
     variant,
 )
 from torchship.cli.project import built
@@ -36,6 +40,7 @@ if TYPE_CHECKING:
     from torchship.oci.image import Image
     from torchship.oci.store import Store
     from torchship.oci.variant import Choice
+    from torchship.pipeline import Outcome
     from torchship.platform import Platform
     from torchship.progress import Progress
     from torchship.runs.run import RunDirectory
@@ -57,8 +62,9 @@ COULD_NOT_START = 125
 @click.option(
     "-o",
     "--output",
-    type=click.Path(path_type=Path, file_okay=False),
-    help="The run directory; runs/TIME-DIGEST/ unless given.",
+    metavar="DIRECTORY",
+    callback=run_directory,
+    help="The run directory, a new or an empty one; runs/TIME-DIGEST/ unless given.",
 )
 @click.option("-e", "--env", "environment", multiple=True, metavar="K=V", help="Set a variable.")
 @click.option(
@@ -91,7 +97,8 @@ def run(
 ) -> None:
     """Run a project directory (locked and built first) or an image.
 
-    TARGET is a directory or an image reference; the program's exit status is returned.
+    TARGET is a directory or an image reference; the program's exit status is returned. What
+    follows -- is run instead of the image's own command: options before it are torchship's.
     """
     from torchship import pipeline
     from torchship.display import display
@@ -102,7 +109,9 @@ def run(
     parsed_mounts = tuple(Mount.parse(text) for text in mounts)
     variables = dict(_variable(text) for text in environment)
     limit = parse_memory(memory)
-    options = Options.parse(engine, gpus, platform, variant, lock_file, variables=variables)
+    options = Options.parse(
+        engine, gpus, platform, variant, lock_file, variables=variables, command=command
+    )
     try:
         with display() as progress:
             ready = prepare(target, options, progress)
@@ -135,12 +144,26 @@ def run(
         complain(error)
         sys.exit(COULD_NOT_START)
     except OSError as error:
-        complain(TorchshipError(f"cannot use {error.filename}: {error.strerror or error}"))
+        complain(unusable(error))
         sys.exit(COULD_NOT_START)
-    for metric, value in outcome.metrics.items():
-        click.echo(f"{metric}: {value:g}", err=True)
+    _tell(outcome)
     click.echo(f"run directory: {directory.path}", err=True)
     sys.exit(outcome.status)
+
+
+def _tell(outcome: Outcome) -> None:
+    """Tell what a run measured, and how it ended where that was not its own doing."""
+    for metric, value in outcome.metrics.items():
+        click.echo(f"{metric}: {value:g}", err=True)
+    for metric in outcome.diverged:
+        click.echo(f"{metric}: not a number, or infinite: nothing compares with that", err=True)
+    # As shells have it, 128 + N is the end by signal N; these two say it by themselves.
+    number = outcome.status - 128
+    if number > 0 and number not in (signal.SIGINT, signal.SIGPIPE):
+        with suppress(ValueError):
+            name = signal.Signals(number).name
+            why = " (out of memory?)" if number == signal.SIGKILL else ""
+            click.echo(f"the program was ended by {name}{why}", err=True)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -153,6 +176,7 @@ class Options:
     variant: str | None
     lock_file: Path | None
     variables: Mapping[str, str]
+    command: tuple[str, ...] = ()
 
     @classmethod
     def parse(
@@ -164,6 +188,7 @@ class Options:
         lock_file: Path | None,
         *,
         variables: Mapping[str, str],
+        command: tuple[str, ...] = (),
     ) -> Options:
         """Read the options' texts; raise `UsageError`."""
         from torchship.engines.gpu import Gpus
@@ -176,6 +201,7 @@ class Options:
             variant=variant,
             lock_file=lock_file,
             variables=variables,
+            command=command,
         )
 
 
@@ -194,16 +220,15 @@ class Ready:
 def prepare(target: str, options: Options, progress: Progress) -> Ready:
     """Build or find or pull what TARGET stands for, and bring it to the engine that will run it."""
     from torchship import pipeline
-    from torchship.engines.choose import choose
+    from torchship.engines.choose import check_platform, choose
     from torchship.oci import cuda
 
     store = open_store()
     chosen = choose(options.engine, store, progress=progress)
+    check_platform(chosen, options.platform)
     suiting = choice(options.variant, gpus=options.gpus, engine=chosen.name)
     decided = partial(_decided, wish=options.gpus, engine=chosen.name, variables=options.variables)
-    top, name = _target(
-        target, options.platform, suiting, decided, options.lock_file, store, progress
-    )
+    top, name = _target(target, options, suiting, decided, store, progress)
     taken = options.variant or _variant(store, top, options.platform, suiting)
     image = pipeline.ready(store, top, options.platform, variant=taken, progress=progress)
     decision = decided(cuda.of_image(image))
@@ -216,27 +241,26 @@ def prepare(target: str, options: Options, progress: Progress) -> Ready:
 
 def _target(
     target: str,
-    platform: Platform,
+    options: Options,
     suiting: Choice,
     decided: Callable[[str | None], Decision],
-    lock_file: Path | None,
     store: Store,
     progress: Progress,
 ) -> tuple[Descriptor, str]:
     """Return the image that TARGET stands for, building it if it is a directory; and its name."""
     from torchship.oci import cuda
-    from torchship.oci.reference import Reference
+    from torchship.oci.reference import HUB, OFFICIAL, Reference
 
     folder = Path(target)
     if folder.is_dir():
-        project = load(folder)
+        project = load(folder, command=options.command)
         name = Reference.parse(project.name)
         one = suiting(project.torch) if len(project.torch) > 1 else None
         top = built(
             project,
             (name,),
-            (platform,),
-            lock_file,
+            (options.platform,),
+            options.lock_file,
             store,
             progress,
             variant=one,
@@ -254,6 +278,14 @@ def _target(
                 hint=f"look into {folder.parent}/; an image is pulled by its full reference, "
                 "as in docker.io/me/mnist:v0.1",
             ) from None
+        if "/" not in target:
+            # Most likely a mistyped directory: not to be answered with a stranger's image.
+            raise UsageError(
+                f"there is neither a directory {target} here nor an image of that name in the "
+                "store",
+                hint=f"name a directory, or an image by its full reference: {HUB}/{OFFICIAL}"
+                f"{target}",
+            ) from None
         # imported here: a run of what is in the store speaks to no registry
         from torchship.oci.pull import pull
 
@@ -262,7 +294,7 @@ def _target(
     pulled = pull(
         reference,
         store,
-        platform=platform,
+        platform=options.platform,
         choice=suiting,
         approve=lambda image: decided(cuda.of_image(image)),
         progress=progress,

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import sys
+from pathlib import Path
+
 from torchship.engines import namespaces
 from torchship.engines.docker import Docker
 from torchship.engines.native import Native
@@ -9,9 +12,11 @@ from torchship.engines.podman import Podman
 from torchship.engines.request import Engine
 from torchship.errors import EngineError, UsageError
 from torchship.oci.store import Store
+from torchship.platform import Platform
 from torchship.progress import SILENT, Progress
 
 AUTO = "auto"
+_FORMATS = Path("/proc/sys/fs/binfmt_misc")
 
 
 NAMES = (AUTO, "docker", "podman", "native")
@@ -48,3 +53,25 @@ def choose(name: str, store: Store, *, progress: Progress = SILENT) -> Engine:
         "no engine can run an image here: " + "; ".join(lacks),
         hint=found.hint if (found := namespaces.obstacle()) else namespaces.OTHER,
     )
+
+
+def check_platform(engine: Engine, platform: Platform) -> None:
+    """Raise `EngineError` where an engine cannot start programs for a platform.
+
+    Docker and Podman start those of another machine where Linux has been told of an emulator.
+    """
+    if platform.is_host or sys.platform != "linux":  # elsewhere a virtual machine has emulators
+        return
+    machine = f"this machine runs {Platform.host()}"
+    if isinstance(engine, Native):
+        raise EngineError(
+            f"the native engine runs nothing for {platform}: {machine}",
+            hint=f"leave out --platform; `torchship build --platform {platform}` builds for it",
+        )
+    # binfmt_misc(5, kernel documentation): one file for each format that is registered
+    if _FORMATS.is_dir() and not (_FORMATS / f"qemu-{platform.machine}").exists():
+        raise EngineError(
+            f"{engine.name} runs nothing for {platform} here: {machine}, and has no emulator "
+            "registered",
+            hint="install one (Debian: qemu-user-static), or leave out --platform",
+        )

@@ -15,21 +15,23 @@ runs/20261122T230000Z-440fcabf73cc/
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
 from torchship.digest import Digest
-from torchship.errors import StoreError
+from torchship.errors import StoreError, UsageError
 
 PARENT = "runs"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunDirectory:
-    """The files of one run, under ``path``."""
+    """The files of one run, under ``path``; ``made`` tells that the folder was made for it."""
 
     path: Path
+    made: bool = True
 
     @classmethod
     def create(cls, parent: Path, image: Digest, now: datetime) -> RunDirectory:
@@ -40,11 +42,20 @@ class RunDirectory:
 
     @classmethod
     def at(cls, path: Path) -> RunDirectory:
-        """Use a folder that the user named; it may exist, but must hold no other run."""
-        if (path / "record.json").exists():
-            raise StoreError(f"{path} already holds a run", hint="name another folder with -o DIR")
+        """Use a folder that the user named; it may exist, but must be empty."""
+        check(path)
+        made = not path.exists()
         _make(path / "output")
-        return cls(path=path)
+        return cls(path=path, made=made)
+
+    def discard(self) -> None:
+        """Remove the directory of a run that never began; nothing that holds anything."""
+        with suppress(OSError):
+            if self.log.is_file() and self.log.stat().st_size == 0:
+                self.log.unlink()
+            self.output.rmdir()
+            if self.made:
+                self.path.rmdir()
 
     @property
     def output(self) -> Path:
@@ -76,9 +87,8 @@ class RecordDirectory:
     @classmethod
     def at(cls, path: Path) -> RecordDirectory:
         """Use a folder that the user named; it may exist, but must be empty."""
+        check(path)
         _make(path)
-        if any(path.iterdir()):
-            raise StoreError(f"{path} is not empty", hint="name another folder with -o DIR")
         return cls(path=path)
 
     def run(self, seed: int | None, place: int) -> RunDirectory:
@@ -93,6 +103,15 @@ class RecordDirectory:
     def record(self) -> Path:
         """The record of all runs."""
         return self.path / "record.json"
+
+
+def check(path: Path) -> None:
+    """Raise `UsageError` where a folder that the user named cannot be a run's own."""
+    hint = "name a new folder with -o DIR"
+    if (path / "record.json").exists():
+        raise UsageError(f"{path} already holds a run", hint=hint)
+    if path.is_dir() and any(path.iterdir()):
+        raise UsageError(f"{path.absolute()} is not empty", hint=hint)
 
 
 def _fresh(parent: Path, image: Digest, now: datetime) -> Path:
