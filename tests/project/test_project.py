@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import unicodedata
+
 import pytest
 
 from torchship.errors import ProjectError, UsageError
 from torchship.platform import Platform
-from torchship.project.project import default_name, load
+from torchship.project.project import component, default_name, load
 
 SHA = "440fcabf73cc546fa21475e81ea370265605f56be210a4024d2ca8f203523609"
 
@@ -80,13 +82,58 @@ def test_a_program_in_place_of_its_directory_is_refused_with_the_directory(tmp_p
         ("mnist", "mnist"),
         ("My Expérience (2)", "my-experience-2"),
         ("__x__", "x"),
-        ("실험", "project"),
+        ("실험", "project-59a4e313"),
+        ("mnist 실험", "mnist-9b13c990"),
         ("a..b", "a-b"),
+        ("...", "project"),
     ],
 )
 def test_the_default_name_is_a_repository_component(tmp_path, folder, name):
-    """Whatever a directory is called, its image has a valid name."""
-    assert default_name(tmp_path / folder) == name
+    """Whatever a directory is called, its image has a valid name, and another than the next."""
+    assert default_name(tmp_path / folder, {}) == name
+
+
+def test_a_name_in_two_normal_forms_is_one(tmp_path):
+    """Names from macOS have their letters spelt apart, and the image has the same name."""
+    one, two = (unicodedata.normalize(form, "실험") for form in ("NFC", "NFD"))
+    assert component(one) == component(two) != component("논문")
+
+
+def test_the_projects_own_name_is_its_images(project):
+    """What pyproject.toml calls the project counts for more than the directory's name."""
+    assert project('[project]\nname = "My.Net"\n').name == "my-net"
+    assert project('[project]\nname = "a"\n[tool.torchship]\nname = "b"\n').name == "b"
+
+
+def test_a_command_of_the_callers_needs_no_main(tmp_path):
+    """Whoever says what to run needs no program that stands in for it."""
+    (tmp_path / "train.py").write_text("")
+    with pytest.raises(ProjectError, match="no main"):
+        load(tmp_path)
+    assert load(tmp_path, command=("python", "train.py")).root == tmp_path
+
+
+@pytest.mark.parametrize(
+    ("wanted", "hint"),
+    [
+        (">=3.12", 'base = "debian:trixie"'),
+        ("==3.12.*", 'base = "python:3.12-slim"'),
+        ("<3.10", 'base = "debian:bullseye"'),
+        ("<3", "correct requires-python"),
+        ("three", ">=3.11"),
+    ],
+)
+def test_a_python_that_the_project_does_not_want_is_refused(project, wanted, hint):
+    """The range in pyproject.toml holds for the image, and the message says which base fits."""
+    with pytest.raises(UsageError, match="requires-python") as caught:
+        project(f'[project]\nname = "x"\nrequires-python = "{wanted}"\n')
+    assert hint in caught.value.hint
+
+
+@pytest.mark.parametrize("wanted", [">=3.9", ">=3.11.4,<4", "~=3.11"])
+def test_a_python_that_the_project_wants_is_taken(project, wanted):
+    """A range that has a release of the image's Python is no obstacle."""
+    assert project(f'[project]\nname = "x"\nrequires-python = "{wanted}"\n').python == "3.11"
 
 
 def test_broken_toml_is_named_with_its_line(project):

@@ -55,7 +55,7 @@ def init(root: Path) -> Path:
             hint="change it there, or take it out and run `torchship init` again",
         )
     text = path.read_bytes().decode("utf-8") if path.exists() else ""
-    whole = _appended(text, defaults(projects.default_name(root)))
+    whole = _appended(text, defaults(projects.default_name(root, before)))
     if not _only_adds(before, whole):
         raise ProjectError(
             f"{path} defines `tool` in a way that no table can be appended to",

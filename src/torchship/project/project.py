@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 import unicodedata
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from types import MappingProxyType
@@ -15,6 +16,7 @@ from torchship.errors import ProjectError, UsageError
 from torchship.platform import Platform
 
 PYPROJECT = "pyproject.toml"
+SETTINGS = "[tool.torchship]"
 WORKSPACE = PurePosixPath("/workspace")
 
 BASE = "debian:bookworm"
@@ -91,9 +93,10 @@ class Project:
         return self.torch if len(self.torch) > 1 else ("",)
 
 
-def load(root: Path) -> Project:
+def load(root: Path, *, command: Sequence[str] = ()) -> Project:
     """Read a project's settings from ``[tool.torchship]`` of its ``pyproject.toml``, if any.
 
+    With a ``command`` to be run instead, what the project's own would start may be missing.
     Raises `ProjectError` where the directory or its files cannot be used, and `UsageError`,
     naming every faulty setting by its path, where the table is not what torchship takes.
     """
@@ -108,19 +111,41 @@ def load(root: Path) -> Project:
     pyproject = root / PYPROJECT
     document = tables.parse(pyproject) if pyproject.is_file() else {}
     table = _table(_table(document, "tool", "tool"), "torchship", "tool.torchship")
-    project = settings.read(table, root=root, name=default_name(root), has_deps=_lists(document))
-    _check_command(project)
+    metadata = _table(document, "project", "project")
+    project = settings.read(
+        table,
+        root=root,
+        name=default_name(root, document),
+        has_deps="dependencies" in metadata,
+    )
+    if not command:
+        _check_command(project)
+    _check_python(project, metadata.get("requires-python"))
     return project
 
 
-def default_name(root: Path) -> str:
-    """Turn a directory's name into a repository component (distribution-spec, "Pulling manifests").
+def default_name(root: Path, document: Mapping[str, object]) -> str:
+    """Return ``name`` of ``[project]`` in its pyproject.toml, else its directory's, `component`."""
+    metadata = document.get("project")
+    named = metadata.get("name") if isinstance(metadata, dict) else None
+    return component(named if isinstance(named, str) and named else root.resolve().name)
+
+
+def component(name: str) -> str:
+    """Turn a name into a repository component (distribution-spec, "Pulling manifests").
 
     Accents are dropped and all else that is not ``[a-z0-9]`` becomes a dash: ``My Expérience``
-    is ``my-experience``. A name of which nothing is left is ``project``.
+    is ``my-experience``. Where letters of other scripts are lost, a hash of the name takes their
+    place, so that two such names stay two: ``실험`` is ``project-`` and eight digits.
     """
-    plain = unicodedata.normalize("NFKD", root.resolve().name).encode("ascii", "ignore").decode()
-    return re.sub(r"[^a-z0-9]+", "-", plain.lower()).strip("-")[:100].strip("-") or "project"
+    letters = unicodedata.normalize("NFKD", name)
+    plain = letters.encode("ascii", "ignore").decode().lower()
+    known = re.sub(r"[^a-z0-9]+", "-", plain).strip("-")[:100].strip("-")
+    if all(char.isascii() for char in letters if char.isalnum()):
+        return known or "project"
+    # macOS has names in another normal form than Linux has them
+    digest = hashlib.sha256(unicodedata.normalize("NFC", name).encode("utf-8", "surrogateescape"))
+    return f"{known or 'project'}-{digest.hexdigest()[:8]}"
 
 
 def _table(document: Mapping[str, object], key: str, path: str) -> Mapping[str, object]:
@@ -130,10 +155,37 @@ def _table(document: Mapping[str, object], key: str, path: str) -> Mapping[str, 
     return value
 
 
-def _lists(document: Mapping[str, object]) -> bool:
-    """Tell whether a pyproject.toml says, in ``[project]``, what the project needs."""
-    table = document.get("project")
-    return isinstance(table, dict) and "dependencies" in table
+def _check_python(project: Project, wanted: object) -> None:
+    """Raise `UsageError` where no release of the image's Python is in ``requires-python``."""
+    if not isinstance(wanted, str) or not wanted.strip():
+        return
+    from packaging.specifiers import InvalidSpecifier, SpecifierSet
+
+    try:
+        allowed = SpecifierSet(wanted)
+    except InvalidSpecifier:
+        raise UsageError(
+            f"project.requires-python in {PYPROJECT} is not a range of versions: {wanted!r}",
+            hint='write it as ">=3.11"',
+        ) from None
+
+    def fits(minor: str) -> bool:
+        return any(allowed.contains(f"{minor}.{release}") for release in range(40))
+
+    if fits(project.python):
+        return
+    other = next((suite for suite, python in SUITES.items() if fits(python)), None)
+    newer = next((minor for minor in range(9, 40) if fits(f"3.{minor}")), None)
+    hint = f"correct requires-python, or set a base that has such a Python in {SETTINGS}"
+    if other is not None:
+        hint = f'set base = "debian:{other}" in {SETTINGS}, which has Python {SUITES[other]}'
+    elif newer is not None:
+        hint = f'set python = "3.{newer}" and base = "python:3.{newer}-slim" in {SETTINGS}'
+    raise UsageError(
+        f"the project wants Python {wanted} (project.requires-python in {PYPROJECT}), and the "
+        f"image would have {project.python}",
+        hint=hint,
+    )
 
 
 def _check_command(project: Project) -> None:
