@@ -101,7 +101,7 @@ def _of_layers(layers: Sequence[dict[str, int]]) -> list[Figure]:
     largest = Spread(values=(max(sizes),), unit="MB")
     return [
         Figure(what="· size, compressed", mine=Spread(values=(sum(sizes),), unit="MB")),
-        Figure(what="· layers", mine=number, aim=below(_MOST_LAYERS, number)),
+        Figure(what="· layers", verdict=str(len(sizes)), aim=below(_MOST_LAYERS, number)),
         Figure(what="· the largest layer", mine=largest, aim=below(_LARGEST, largest)),
     ]
 
