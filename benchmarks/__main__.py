@@ -22,6 +22,7 @@ from types import ModuleType
 
 from benchmarks import (
     cold_build,
+    cuda,
     edit_and_run,
     epoch,
     memory,
@@ -37,7 +38,17 @@ from benchmarks.workbench import ROOT, Workbench
 
 BENCHMARKS: dict[str, ModuleType] = {
     module.__name__.rpartition(".")[2]: module
-    for module in (startup, cold_build, size, edit_and_run, memory, same_bytes, unpack, epoch)
+    for module in (
+        startup,
+        cold_build,
+        size,
+        edit_and_run,
+        memory,
+        cuda,
+        same_bytes,
+        unpack,
+        epoch,
+    )
 }
 Measure = Callable[[Workbench, Tutorial, int], list[Figure]]
 
