@@ -246,3 +246,49 @@ def test_a_layer_may_stand_twice_in_an_image(run, image):
     """Images built on images repeat layers, which overlayfs by itself refuses."""
     repeated = replace(image, layers=(*image.layers, *image.layers))
     assert run("echo", "there", image=repeated)[:2] == (0, "there\n")
+
+
+class Heard:
+    """Remembers what was told."""
+
+    def __init__(self):
+        self.lines = []
+
+    def say(self, line):
+        """Take a line."""
+        self.lines.append(line)
+
+
+def test_what_was_written_where_nothing_is_kept_is_told(store, image, tmp_path):
+    """A model saved beside the program is gone with the container: that is said at once."""
+    heard = Heard()
+    (tmp_path / "output").mkdir()
+    (tmp_path / "a.csv").touch()
+    engine = Native(store, progress=heard)
+
+    def run(script):
+        engine.run(
+            Request(
+                image=image,
+                command=("bash", "-c", script),
+                output=tmp_path / "output",
+                mounts=(Mount(source=tmp_path / "a.csv", target="/workspace/a.csv"),),
+            )
+        )
+
+    run("echo kept > /output/kept; echo > /tmp/a; mkdir -p .cache; echo > .cache/a")
+    assert heard.lines == []
+    run("mkdir deep; for i in 1 2 3 4 5 6; do echo > deep/$i; done; echo kept > /output/kept")
+    assert heard.lines == [
+        "6 files written outside /output were not kept: deep/1, deep/2, deep/3, deep/4, deep/5, ..."
+        " (TORCHSHIP_OUTPUT names /output)"
+    ]
+
+
+@pytest.mark.parametrize("words", [("",), ("", "x"), ("echo", "a\0b")])
+def test_a_command_that_no_system_could_start_is_an_error(run, image, words):
+    """Typed, or in a stranger's image."""
+    with pytest.raises(EngineError, match="empty"):
+        run(*words)
+    with pytest.raises(EngineError, match="empty"):
+        run(image=replace(image, command=words))

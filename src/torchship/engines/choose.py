@@ -27,7 +27,7 @@ def engines(store: Store, progress: Progress = SILENT) -> tuple[Engine, ...]:
     return (
         Docker(store, progress=progress),
         Podman(store, progress=progress),
-        Native(store),
+        Native(store, progress=progress),
     )
 
 

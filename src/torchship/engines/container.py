@@ -9,7 +9,7 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -73,8 +73,13 @@ class Container:
     """A command of the host that starts the sandbox under limits."""
 
 
-def run(container: Container, streams: Streams) -> int:
-    """Run a container to its end; return its exit status, 128 + N after signal N."""
+def run(
+    container: Container, streams: Streams, *, leaving: Callable[[Path], None] | None = None
+) -> int:
+    """Run a container to its end; return its exit status, 128 + N after signal N.
+
+    ``leaving`` is shown the folder of what was written beside the mounts, before that goes.
+    """
     with ExitStack() as stack:
         scratch = stack.enter_context(scratch_folder(container.scratch))
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -86,6 +91,8 @@ def run(container: Container, streams: Streams) -> int:
         stack.enter_context(_signals_to(ours, process))
         status = relay.until_exit(ours)
         code = process.wait()
+        if leaving is not None:
+            leaving(scratch / "upper")
         # 125 stands for a sandbox that could not say what went wrong
         return status if status is not None else 128 - code if code < 0 else code
 

@@ -8,10 +8,11 @@ import threading
 import weakref
 from collections.abc import Sequence
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 
 from torchship.digest import Digest
-from torchship.engines import container, namespaces, unpack, users
+from torchship.engines import container, leftover, namespaces, unpack, users
 from torchship.engines.container import Bind, Container
 from torchship.engines.gpu import native_injection
 from torchship.engines.injection import LIBRARIES, Injection
@@ -37,8 +38,9 @@ class Native:
 
     name = "native"
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, *, progress: Progress = SILENT) -> None:
         self._store = store
+        self._progress = progress
         self._unpacked: dict[tuple[Digest, ...], tuple[Path, ...]] = {}
         self._leases = ExitStack()
         weakref.finalize(self, self._leases.close)
@@ -88,9 +90,15 @@ class Native:
                 prefix=stack.enter_context(limited(request.memory)),
             )
             try:
-                return container.run(box, streams)
+                return container.run(box, streams, leaving=partial(self._tell, box))
             except StartError as error:
                 raise explained(error) from error
+
+    def _tell(self, box: Container, upper: Path) -> None:
+        mounts = {bind.target for bind in (*box.binds, *box.devices)}
+        lost = leftover.leftover(upper, box.workdir, mounts=mounts)
+        if lost:
+            self._progress.say(leftover.told(lost, kept=OUTPUT))
 
     def _layers(self, layers: Sequence[Layer]) -> tuple[Path, ...]:
         key = tuple(layer.diff_id for layer in layers)
@@ -148,8 +156,14 @@ def _check(request: Request) -> None:
             f"the image is for {image.platform}, and this machine runs {Platform.host()}",
             hint="build it for this platform, or use an engine that emulates others",
         )
-    if not request.command and not image.command and not image.entrypoint:
+    words = image.entrypoint + (request.command or image.command)
+    if not words:
         raise EngineError("the image names no command", hint="give one after `--`")
+    if not words[0] or any("\0" in word for word in words):
+        raise EngineError(
+            "the command's first word is empty, or one of them holds a NUL byte",
+            hint="give another command after `--`",
+        )
     if len(image.layers) > MAX_LAYERS:
         raise EngineError(f"the image has {len(image.layers)} layers, more than {MAX_LAYERS}")
     if not image.layers:
