@@ -148,7 +148,7 @@ def _facts(author: Record, reproducer: Record) -> Iterator[Fact]:
             else "none",
         )
     yield fact("torch", mine.torch, yours.torch)
-    yield fact("torch's build", mine.torch_build, yours.torch_build)
+    yield fact("torch's build", *_apart(mine.torch_build, yours.torch_build))
     yield fact("CUDA of torch", mine.cuda, yours.cuda)
     yield fact("cuDNN", mine.cudnn, yours.cudnn)
     looked = author.hardware is not None, reproducer.hardware is not None
@@ -174,6 +174,17 @@ def _facts(author: Record, reproducer: Record) -> Iterator[Fact]:
 
 _NO_HARDWARE = Hardware(machine="")
 _NO_SOFTWARE = Software(python="")
+
+
+def _apart(author: str | None, reproducer: str | None) -> tuple[str | None, str | None]:
+    """Return two long texts without the lines that they share, if they differ."""
+    if author is None or reproducer is None or author == reproducer:
+        return author, reproducer
+    one, other = author.splitlines(), reproducer.splitlines()
+    return (
+        "; ".join(line for line in one if line not in other) or "(the same, and more there)",
+        "; ".join(line for line in other if line not in one) or "(the same, and more there)",
+    )
 
 
 def _text(value: object) -> str | None:

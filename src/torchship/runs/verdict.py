@@ -133,6 +133,11 @@ def compare(author: Record, reproducer: Record) -> Verdict:
         claims = tuple(replace(each, level=level, reason="") for each in claims)
     else:
         level, reasons = _together(claims)
+    repeated = _repeated(author, reproducer)
+    if differs != () and repeated:
+        reasons.append(
+            f"{repeated} of its {len(reproducer.runs)} runs repeat the author's bit for bit"
+        )
     if not _same_image(author, reproducer) and level.exit_code == 0:
         reasons = [
             "the images differ, so this is not a run of what was published, though its numbers "
@@ -291,6 +296,13 @@ def differences(author: Record, reproducer: Record) -> tuple[str, ...] | None:
             found |= set(run_differences(other, run))
             compared = compared or bool(run.metrics or run.outputs)
     return tuple(sorted(found)) if compared else None
+
+
+def _repeated(author: Record, reproducer: Record) -> int:
+    """Count the runs that are the same, bit for bit, as the author's of their seed."""
+    theirs = {run.seed: run for run in author.runs if run.seed is not None and run.status == 0}
+    found = (run for run in reproducer.runs if run.seed in theirs)
+    return sum(not run_differences(theirs[run.seed], run) for run in found)
 
 
 def run_differences(one: Run, other: Run) -> tuple[str, ...]:

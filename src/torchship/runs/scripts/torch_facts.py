@@ -34,9 +34,15 @@ def main():
     capability = getattr(torch.backends.cpu, "get_cpu_capability", None)
     if capability is not None:
         hardware["instructionSet"] = capability()
+    # this one line is about the processor, not about the build
+    build = [
+        line.strip()
+        for line in torch.__config__.show().splitlines()
+        if "CPU capability usage" not in line
+    ]
     software = {
         "torch": str(torch.__version__),
-        "torchBuild": torch.__config__.show(),
+        "torchBuild": "\n".join(build),
         "cuda": torch.version.cuda,
         "cudnn": str(torch.backends.cudnn.version() or "") or None,
     }
