@@ -266,6 +266,14 @@ def _header(entry: Entry) -> bytes:
 
 def _extended(name: str, target: str, *, size: int, uid: int, gid: int) -> bytes:
     """Encode the pax header of what the ustar header has no room for; none is no bytes."""
+    if (
+        len(name) <= _NAME >= len(target)
+        and name.isascii()
+        and target.isascii()
+        and size <= _SIZE
+        and uid <= _ID >= gid
+    ):
+        return b""
     records = [
         _pax_record(keyword, text)
         for keyword, text in (("path", name), ("linkpath", target))
@@ -274,8 +282,6 @@ def _extended(name: str, target: str, *, size: int, uid: int, gid: int) -> bytes
     for keyword, number, limit in (("uid", uid, _ID), ("gid", gid, _ID), ("size", size, _SIZE)):
         if number > limit:
             records.append(_pax_record(keyword, str(number)))
-    if not records:
-        return b""
     content = b"".join(records)
     head = _ustar(b"././@PaxHeader", b"x", size=len(content))
     return head + content + bytes(-len(content) % _RECORD)

@@ -42,6 +42,7 @@ _JUMPS_IF_FALSE = {
     for name in ("POP_JUMP_FORWARD_IF_FALSE", "POP_JUMP_IF_FALSE")
     if name in opcode.opmap
 }
+_LOADS = {opcode.opmap["LOAD_ATTR"], opcode.opmap["LOAD_NAME"]}
 _ATTRIBUTE_SHIFT = 1 if sys.version_info >= (3, 12) else 0  # its low bit marks a method call
 _SMALL_INT = opcode.opmap.get("LOAD_SMALL_INT")  # Python 3.14
 _IMPORT_NAME = opcode.opmap["IMPORT_NAME"]
@@ -86,12 +87,10 @@ class Instructions:
         return argument if self.operations[place] == _SMALL_INT else self.code.co_consts[argument]
 
     def loads_type_checking(self, place: int) -> bool:
-        """Tell whether an instruction loads ``TYPE_CHECKING`` or ``typing.TYPE_CHECKING``."""
-        operation, argument = self.operations[place], self.argument(place)
-        if operation == opcode.opmap["LOAD_ATTR"]:
+        """Tell whether one of `_LOADS` loads ``TYPE_CHECKING`` or ``typing.TYPE_CHECKING``."""
+        argument = self.argument(place)
+        if self.operations[place] == opcode.opmap["LOAD_ATTR"]:
             argument >>= _ATTRIBUTE_SHIFT
-        elif operation != opcode.opmap["LOAD_NAME"]:
-            return False
         return self.code.co_names[argument] == "TYPE_CHECKING"
 
     def for_type_checkers(self) -> list[range]:
@@ -105,7 +104,7 @@ class Instructions:
                 continue
             if tested and operation in _JUMPS_IF_FALSE:  # relative, in instructions
                 found.append(range(place, place + 1 + self.argument(place)))
-            tested = self.loads_type_checking(place)
+            tested = operation in _LOADS and self.loads_type_checking(place)
         return found
 
 
@@ -117,8 +116,8 @@ def imports(code: CodeType) -> list[tuple[int, str, tuple[str, ...]]]:
     """
     found = []
     body = Instructions(code)
-    skipped = body.for_type_checkers()
     place = body.operations.find(_IMPORT_NAME)
+    skipped = body.for_type_checkers() if place >= 0 else []
     while place >= 0:
         if not any(place in block for block in skipped):
             # Its operands are loaded by the two instructions before it: level, then names.

@@ -14,10 +14,10 @@ import csv
 import hashlib
 import io
 import posixpath
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
-from installer.utils import parse_metadata_file
 from packaging.utils import InvalidWheelFilename, canonicalize_name, parse_wheel_filename
 from packaging.version import InvalidVersion, Version
 
@@ -30,6 +30,7 @@ _PREFIX = VENV[1:]
 _PYTHON = f"{VENV}/bin/python"
 _TEXT = 64 << 20  # bytes of a RECORD, or of a script whose first line is rewritten
 _SCHEMES = ("data", "headers", "platlib", "purelib", "scripts")
+_WHEEL_VERSION = re.compile(r"^Wheel-Version:(.*)$", re.IGNORECASE | re.MULTILINE)
 # What the venv itself consists of; a wheel that replaced it would break every program.
 _TAKEN = ("bin/python", "bin/python3", "pyvenv.cfg", "lib64")
 
@@ -226,8 +227,10 @@ def _check_wheel_file(wheel: WheelZip, plan: _Plan, dist_info: str) -> None:
     text = plan.text(f"{dist_info}/WHEEL")
     if text is None:
         raise wheel.error("has no WHEEL file")
-    version = parse_metadata_file(text)["Wheel-Version"]
-    if version is None or version.strip().partition(".")[0] != "1":
+    # "WHEEL is the wheel metadata file, in the same basic key: value format as METADATA"
+    found = _WHEEL_VERSION.search(text)
+    version = found[1].strip() if found else None
+    if version is None or version.partition(".")[0] != "1":
         raise wheel.error(f"is of wheel version {version}, and we know version 1")
 
 

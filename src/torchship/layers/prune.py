@@ -8,7 +8,7 @@ pattern that matches decides. A pattern with a slash inside starts at site-packa
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import lru_cache
+from functools import cache, lru_cache
 
 from torchship.errors import UsageError
 
@@ -33,7 +33,8 @@ def matcher(patterns: tuple[str, ...]) -> Callable[[str], bool]:
                 f"prune: {pattern!r} is not a pattern",
                 hint="patterns are those of .gitignore, such as torch/test/ or **/tests/",
             ) from None
-    return GitIgnoreSpec.from_lines(patterns).match_file
+    # A path is asked for twice: as a file, and as a row of the RECORD.
+    return cache(GitIgnoreSpec.from_lines(patterns).match_file)
 
 
 def _nothing(path: str) -> bool:  # noqa: ARG001 (the seam's shape)

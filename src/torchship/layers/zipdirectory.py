@@ -21,6 +21,7 @@ UTF8 = 1 << 11
 """4.4.4, bit 11: the name is UTF-8."""
 
 _HINT = "Delete the file and fetch it again; if it stays so, tell the package's maintainers."
+_WINDOW = 1 << 14  # bytes read at least
 _DIRECTORY = 64 << 20  # bytes of central directory; torch's has 1.3 million
 
 _CENTRAL = struct.Struct("<4s6H3I5H2I")  # 4.3.12
@@ -72,6 +73,8 @@ class ZipFile:
     def __init__(self, path: Path, name: str) -> None:
         self.name = name
         self._file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        self._window = b""  # what was read last, from self._begin on
+        self._begin = 0
         self.length = os.fstat(self._file).st_size
 
     def close(self) -> None:
@@ -80,7 +83,12 @@ class ZipFile:
 
     def at(self, offset: int, size: int) -> bytes:
         """Return exactly ``size`` bytes from ``offset``; raise `WheelError` if there are fewer."""
-        data = os.pread(self._file, size, offset)
+        if size > _WINDOW:
+            data = os.pread(self._file, size, offset)
+        else:  # most members are smaller than a page, and stand one after the other
+            if not self._begin <= offset <= self._begin + len(self._window) - size:
+                self._window, self._begin = os.pread(self._file, _WINDOW, offset), offset
+            data = self._window[offset - self._begin : offset - self._begin + size]
         if len(data) != size:
             raise self.error("ends too early")
         return data
