@@ -49,7 +49,7 @@ def to_json(value: object) -> object:
     if is_dataclass(value) and not isinstance(value, type | Digest):
         kinds = _kinds(type(value))
         return {
-            _camel(each.name): _write(kinds[each.name], getattr(value, each.name))
+            camel(each.name): _write(kinds[each.name], getattr(value, each.name))
             for each in fields(value)
             if getattr(value, each.name) is not None
         }
@@ -89,7 +89,7 @@ def from_json(shape: type[Shape], value: object, path: str, faults: Faults) -> S
     kinds = _kinds(shape)
     found = {}
     for each in fields(shape):  # type: ignore[arg-type]  # every Shape is a dataclass
-        name = _camel(each.name)
+        name = camel(each.name)
         if value.get(name) is not None:
             found[each.name] = _read(kinds[each.name], value[name], f"{path}.{name}", faults)
         elif _is_required(each):
@@ -238,7 +238,8 @@ def _is_required(each: Field[Any]) -> bool:
     return each.default is MISSING and each.default_factory is MISSING
 
 
-def _camel(name: str) -> str:
+def camel(name: str) -> str:
+    """Return a field's name as in-toto spells names: ``lowerCamelCase``."""
     first, *rest = name.split("_")
     return first + "".join(part.capitalize() for part in rest)
 
