@@ -41,7 +41,7 @@ def test_an_image_and_its_layers():
     shown = inspected([described("torch 2.13.0")])
     assert "command:   python main.py" in shown
     assert "user:      root" in shown
-    assert "size:      192 MB in 1 layers" in shown
+    assert "size:      192 MB in 1 layer" in shown
     assert "100.0%" in shown and "█" * 20 in shown
     assert max(map(len, shown.splitlines())) < 140
 

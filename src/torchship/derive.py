@@ -21,7 +21,7 @@ from torchship.layers.bytecode import BytecodeRecipe, DebianBytecodeRecipe
 from torchship.layers.layer import Interpreter, Layer, Materials, Recipe, key, labels
 from torchship.layers.source import SourceRecipe
 from torchship.oci.store import Store
-from torchship.progress import Progress
+from torchship.progress import Progress, counted
 
 if TYPE_CHECKING:
     from concurrent.futures import Future
@@ -124,7 +124,7 @@ def _in_processes(
     )
     count = min(WORKERS, os.cpu_count() or 1, len(missing))
     running: dict[Future[float], int] = {}
-    task = progress.task(f"making {len(missing)} layers")
+    task = progress.task(f"making {counted(len(missing), 'layer')}")
     with ProcessPoolExecutor(count, get_context(_start_method()), _prepare_worker) as pool:
 
         def start(places: Sequence[int], given: Materials) -> None:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from torchship.digest import Descriptor, Digest
 from torchship.errors import BlobMissing, EngineError, LockError, TorchshipError
 from torchship.platform import Platform
-from torchship.progress import Progress
+from torchship.progress import Progress, counted
 from torchship.project import lock as lockfile
 from torchship.project.lock import Lock, PlatformLock
 from torchship.project.project import Project
@@ -134,9 +134,9 @@ def build(
 def _tell(taken: Taken, progress: Progress) -> None:
     from torchship.display import size
 
-    if taken.layers:
+    if taken.holders:
         progress.say(
-            f"{taken.layers} layers ({size(taken.size)}) are taken by digest from "
+            f"{counted(taken.layers, 'layer')} ({size(taken.size)}) taken by digest from "
             f"{', '.join(each.familiar for each in taken.holders)}: "
             f"received {size(taken.received)}"
         )

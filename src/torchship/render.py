@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from torchship.display import clean, size
 from torchship.layers.layer import ORIGIN
 from torchship.oci.describe import ImageDescription, LayerDescription
+from torchship.progress import counted
 
 _BAR = 20
 _ROOM = 48
@@ -39,7 +40,7 @@ def _image(found: ImageDescription) -> str:
         ("directory", image.workdir),
         ("user", image.user or "root"),
         ("created", image.created or "not said"),
-        ("size", f"{size(found.size)} in {len(found.layers)} layers"),
+        ("size", f"{size(found.size)} in {counted(len(found.layers), 'layer')}"),
     ]
     told = "\n".join(f"{name + ':':<11}{clean(value)}" for name, value in facts)
     rows = [_layer(place, layer) for place, layer in enumerate(found.layers, 1)]

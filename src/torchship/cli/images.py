@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from torchship.cli.common import complain, example, open_store
+from torchship.progress import counted
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -126,7 +127,9 @@ def prune() -> None:
 
     freed = sweep(open_store())
     click.echo(
-        f"freed {size(freed.size)}: {freed.blobs} blobs, {freed.unpacked} unpacked layers", err=True
+        f"freed {size(freed.size)}: {counted(freed.blobs, 'blob')}, "
+        f"{counted(freed.unpacked, 'unpacked layer')}",
+        err=True,
     )
 
 

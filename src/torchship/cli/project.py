@@ -20,6 +20,7 @@ from torchship.cli.common import (
 )
 from torchship.cli.registry import send
 from torchship.errors import UsageError
+from torchship.progress import counted
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -87,8 +88,9 @@ def lock(
         what = f"{entry.platform} {entry.variant}".strip()
         torch = f"{entry.torch}, " if entry.torch else ""
         click.echo(
-            f"{what}: {torch}{len(entry.wheels)} wheels, {len(entry.base.packages)} Debian "
-            f"packages, {len(found.data)} data files",
+            f"{what}: {torch}{counted(len(entry.wheels), 'wheel')}, "
+            f"{counted(len(entry.base.packages), 'Debian package')}, "
+            f"{counted(len(found.data), 'data file')}",
             err=True,
         )
     click.echo(path)
@@ -241,7 +243,7 @@ def built(
     for found in describe(store, top):
         what = f"{named}{found.image.platform} {found.image.variant}".strip()
         progress.say(
-            f"{what}: {len(found.layers)} layers, {size(found.size)}, "
+            f"{what}: {counted(len(found.layers), 'layer')}, {size(found.size)}, "
             f"{time.monotonic() - began:.1f} s"
         )
     return top

@@ -27,6 +27,7 @@ from torchship.layers.compile_script import Modules
 from torchship.layers.layer import ORIGIN, Materials
 from torchship.layers.layout import add_parents, minor, site_packages
 from torchship.layers.zipdirectory import ZipFile, begin, read_directory
+from torchship.progress import counted
 from torchship.project.lock import PackagePin, WheelPin
 
 MODES = ("imported", "all", "none")
@@ -126,7 +127,7 @@ class BytecodeRecipe:
         """What the layer holds, for people."""
         if len(self.wheels) == 1:
             return f"bytecode of {self.wheels[0].name} {self.wheels[0].version}"
-        return f"bytecode of {len(self.wheels)} wheels"
+        return f"bytecode of {counted(len(self.wheels), 'wheel')}"
 
     @property
     def origin(self) -> Mapping[str, str]:

@@ -17,6 +17,7 @@ from torchship.errors import PackageError
 from torchship.layers import debian_files
 from torchship.layers.archive import Archive, Entry, Kind
 from torchship.layers.layer import ORIGIN, Materials
+from torchship.progress import counted
 from torchship.project.lock import PackagePin
 
 if TYPE_CHECKING:
@@ -46,7 +47,7 @@ class DebianRecipe:
     @property
     def title(self) -> str:
         """What the layer holds, for people."""
-        return f"debian:{self.suite}, {len(self.packages)} packages"
+        return f"debian:{self.suite}, {counted(len(self.packages), 'package')}"
 
     @property
     def origin(self) -> Mapping[str, str]:

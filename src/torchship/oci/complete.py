@@ -15,7 +15,7 @@ from torchship.oci.reference import Reference
 from torchship.oci.registry import Registry
 from torchship.oci.store import Store
 from torchship.platform import Platform
-from torchship.progress import Progress
+from torchship.progress import Progress, counted
 
 PATIENCE = Patience(attempts=3)
 """With repositories that may have a blob: there may be another one, and a clear error after."""
@@ -99,7 +99,8 @@ def bring(
     received = 0
     for origin in dict.fromkeys(place for place in places if place is not None):
         chosen = [blob for blob, place in zip(lacking, places, strict=True) if place == origin]
-        progress.say(f"{len(chosen)} layers are not in the store: pulling them from {origin.name}")
+        count = counted(len(chosen), "layer")
+        progress.say(f"pulling {count} that the store has not from {origin.name}")
         received += fetch_blobs(
             chosen, origin, store, registry=elsewhere.registry(origin), progress=progress
         )

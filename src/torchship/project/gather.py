@@ -22,7 +22,7 @@ from torchship.errors import (
     UsageError,
 )
 from torchship.platform import Platform
-from torchship.progress import Progress
+from torchship.progress import Progress, counted
 from torchship.project.address import shown
 from torchship.project.fetch import Failure, Wanted, attempt, local, told
 from torchship.project.lock import DataPin, Lock, PackagePin, PlatformLock, WheelPin
@@ -60,7 +60,7 @@ def gather(
     missing = tuple(pin for pin in pins if pin.digest not in found)
     if not missing:
         return found
-    progress.say(f"fetching {len(missing)} files")
+    progress.say(f"fetching {counted(len(missing), 'file')}")
     sources = _sources(
         missing, project=project, lock=lock, pinned=pinned, cache=downloads.parent / "uv"
     )

@@ -15,7 +15,7 @@ from urllib.parse import unquote, urlsplit
 from torchship.digest import Digest
 from torchship.errors import DataUnavailable, FetchError, ResolveError
 from torchship.platform import Platform
-from torchship.progress import Progress
+from torchship.progress import Progress, counted
 from torchship.project import builds, lockfile, requirements
 from torchship.project.lock import BasePin, DataPin, Lock, PlatformLock, WheelPin
 from torchship.project.project import BASE, DataFile, Project
@@ -216,7 +216,8 @@ class _Resolver:
     def _tell(self, entry: PlatformLock) -> None:
         sizes = [pin.size for pin in entry.wheels] + [pin.size for pin in entry.base.packages]
         words = [f"Python {entry.python}", *([entry.torch] if entry.torch else [])]
-        words += [f"{len(entry.wheels)} wheels", f"{len(entry.base.packages)} Debian packages"]
+        words += [counted(len(entry.wheels), "wheel")]
+        words += [counted(len(entry.base.packages), "Debian package")]
         words += [f"{sum(sizes) / 1e6:.0f} MB"]
         of = f", {entry.variant}" if entry.variant else ""
         self.progress.say(f"{entry.platform}{of}: {', '.join(words)}")
