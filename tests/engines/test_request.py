@@ -21,7 +21,11 @@ def test_a_relative_source_starts_at_the_working_directory(tmp_path, monkeypatch
 
 
 @pytest.mark.parametrize(
-    "text", ["", ":", "/tmp", "/tmp:data", "/tmp:/data:wo", "/tmp:/a/../b", "/tmp:/", "/no/such:/x"]
+    "text",
+    [
+        *("", ":", "/tmp", "/tmp:data", "/tmp:/data:wo", "/tmp:/a/../b", "/tmp:/", "/no/such:/x"),
+        *("/tmp:/proc", "/tmp://proc/x", "/tmp:/sys/./a", "/tmp:/dev/"),
+    ],
 )
 def test_anything_else_is_a_usage_error(text):
     """A missing source as well: Docker would make a folder for a mistyped path."""

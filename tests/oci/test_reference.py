@@ -81,6 +81,14 @@ def test_what_is_no_reference_is_refused_with_the_reason(text, fault):
     assert caught.value.exit_code == 2
 
 
+@pytest.mark.parametrize(("text", "hint"), [("Bad/Name", "write bad/name"), ("Name", "write name")])
+def test_capitals_are_mended_in_all_of_the_name(text, hint):
+    """What the message says to write is the whole of what was written."""
+    with pytest.raises(InvalidReference) as caught:
+        Reference.parse(text)
+    assert caught.value.hint == hint
+
+
 def test_a_huge_text_is_not_repeated_whole():
     """An error message stays readable whatever was typed."""
     with pytest.raises(InvalidReference) as caught:

@@ -124,5 +124,6 @@ def test_a_file_appears_only_when_it_is_whole(store, image, tmp_path):
 
 def test_a_place_that_cannot_be_written_is_named(store, image, tmp_path):
     """The error is about the archive, not about the store."""
-    with pytest.raises(StoreError, match=r"none/x\.tar cannot be written"):
+    with pytest.raises(StoreError, match=r"none/x\.tar cannot be written") as caught:
         save(store, image(), tmp_path / "none" / "x.tar")
+    assert "a folder that is there" in caught.value.hint

@@ -209,6 +209,13 @@ def test_a_missing_lock_is_told(tmp_path):
         load(tmp_path / "torchship.lock")
 
 
+def test_a_folder_in_the_locks_place_is_told(tmp_path):
+    """It is there, and is no lock: to lock again would not help."""
+    (tmp_path / "torchship.lock").mkdir()
+    with pytest.raises(LockError, match="is a folder"):
+        load(tmp_path / "torchship.lock")
+
+
 def test_a_lock_that_is_cut_off_anywhere_is_refused(path):
     """No prefix of a lock passes for a lock, not even one that ends between two entries."""
     whole = path.read_bytes()

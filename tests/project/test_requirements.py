@@ -86,8 +86,32 @@ def test_a_file_in_utf_16_is_told_as_such(project):
     """What PowerShell writes is named, not shown as gibberish."""
     found = project(requirements__txt="six\n")
     (found.root / "requirements.txt").write_bytes("six\n".encode("utf-16"))
-    with pytest.raises(ProjectError, match="is not UTF-8"):
+    with pytest.raises(ProjectError, match="is not UTF-8") as caught:
         read(found)
+    assert "PowerShell" in caught.value.hint
+
+
+def test_a_file_of_another_encoding_is_told_without_a_guess(project):
+    """A Korean comment that Windows wrote is no UTF-16, and no work of PowerShell."""
+    found = project(requirements__txt="six\n")
+    (found.root / "requirements.txt").write_bytes("six  # 실험\n".encode("cp949"))
+    with pytest.raises(ProjectError, match="is not UTF-8") as caught:
+        read(found)
+    assert "PowerShell" not in caught.value.hint
+
+
+def test_requirements_that_go_on_are_joined_for_uv(project):
+    """As pip joins them; what the file includes is found from where it was."""
+    text = "six \\\n  >= 1.0\n-r more.txt\n-f wheels\n"
+    found = project(requirements__txt=text, more__txt="tqdm\n", wheels__keep="")
+    (found.root / "wheels").mkdir()
+    assert read(found).joined.splitlines() == [
+        "six >= 1.0",
+        f"--requirement {found.root}/more.txt",
+        f"--find-links {found.root}/wheels",
+    ]
+    hashed = f"six==1.0 \\\n    --hash=sha256:{'0' * 64}\n"
+    assert read(project(requirements__txt=hashed)).joined is None
 
 
 def test_of_a_pyproject_only_the_dependencies_count(project):

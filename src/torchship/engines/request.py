@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import posixpath
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -42,6 +44,12 @@ class Mount:
             )
         if ".." in target.split("/") or target.strip("/") == "":
             raise UsageError(f"mount {text!r}: {target} is no place for a mount")
+        place = posixpath.normpath(target)
+        if re.match(r"/+(?:proc|sys)(?:/|$)|/+dev$", place):
+            raise UsageError(
+                f"mount {text!r}: {place} is the kernel's in a container",
+                hint="name another place, such as /data",
+            )
         path = Path(source).expanduser().absolute()
         if not path.exists():
             raise UsageError(f"mount {text!r}: there is no {path}")

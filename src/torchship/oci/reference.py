@@ -143,7 +143,8 @@ def _check_repository(text: str, registry: str, repository: str) -> None:
     if not path:
         raise _invalid(text, "it names no repository")
     if path != path.lower():
-        raise _invalid(text, "a repository has no capital letters", f"write {path.lower()}")
+        name = path if registry == HUB else f"{registry}/{path}"
+        raise _invalid(text, "a repository has no capital letters", f"write {name.lower()}")
     if not _REPOSITORY.fullmatch(repository):
         raise _invalid(
             text,

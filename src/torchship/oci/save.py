@@ -7,6 +7,7 @@ archive: here, to the layout's own blobs. So every blob is in the file once.
 
 from __future__ import annotations
 
+import errno
 import secrets
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
@@ -164,9 +165,12 @@ def _replacing(target: Path) -> Iterator[BinaryIO]:
             yield stream
         aside.rename(target)
     except OSError as error:
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
         raise StoreError(
             f"{target} cannot be written: {(error.strerror or str(error)).lower()}",
-            hint="free some space there, or name another file",
+            hint="free some space there, or name another file"
+            if full
+            else "name a file in a folder that is there and that you may write to",
         ) from error
     finally:
         aside.unlink(missing_ok=True)

@@ -1,17 +1,20 @@
 """What uv says when it finds nothing, in one sentence for people, and without addresses.
 
-Addresses of indexes often hold passwords or names of machines that a log must not show.
+Addresses of indexes often hold passwords: of one that does not answer, the host alone is named.
 """
 
 from __future__ import annotations
 
 import re
+from urllib.parse import urlsplit
 
 from torchship.errors import IndexUnreachable, ResolveError
 from torchship.project.target import Target
 
 _ADDRESS = re.compile(r"(?:https?|git\+\w+|ssh)://[^\s'\"`)>\]]+")
 _LIMIT = 600  # characters: uv's proofs can be pages long
+_ASKED = re.compile(r"(?:Failed to fetch: `?|for url \()(https?://[^\s`)]+)")
+_UNPARSED = re.compile(r"Couldn't parse (?:requirement|.*?) in `?([^`\s]+)`?")
 _UNREACHABLE = re.compile(
     r"error sending request|Request failed|Failed to fetch|timed out|dns error"
 )
@@ -36,7 +39,7 @@ def explain(stderr: str, target: Target) -> ResolveError:
         why = next(filter(None, status.groups()), "") if status else _last(text)
         said = f"answers with status {why}" if why.isdigit() else f"does not answer: {why}"
         return IndexUnreachable(
-            f"a package index {said}",
+            f"{_index(stderr)} {said}",
             hint="check the network and pip's settings (`pip config list`)",
         )
     damaged = _DAMAGED.search(text)
@@ -45,6 +48,12 @@ def explain(stderr: str, target: Target) -> ResolveError:
             f"{damaged[1]} is no wheel that can be read: {_short(damaged[2])}",
             hint="delete the file and fetch it again; if it stays so, tell the package's "
             "maintainers",
+        )
+    unparsed = _UNPARSED.search(text)
+    if unparsed:
+        return ResolveError(
+            f"{unparsed[1].rpartition('/')[2]} cannot be read: {_short(text)}",
+            hint="write each requirement on one line, as in numpy>=2.0",
         )
     absent = _ABSENT.findall(text)
     if absent:
@@ -87,6 +96,13 @@ def _named(text: str) -> tuple[str, ...]:
     if not found:
         found = _HINTED.findall(text)
     return tuple(dict.fromkeys(name for name in found if name not in ("of", "versions")))
+
+
+def _index(stderr: str) -> str:
+    """Name the index that was asked by its host, and by nothing else of its address."""
+    found = _ASKED.search(stderr)
+    host = urlsplit(found[1]).netloc.rpartition("@")[2] if found else ""
+    return f"the package index {host}" if host else "a package index"
 
 
 def _last(text: str) -> str:

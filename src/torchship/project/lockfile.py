@@ -31,6 +31,8 @@ MEND = "run `torchship lock` to make it afresh"
 
 def read(path: Path) -> Lock:
     """Read and check a lock; raise `LockError` that names the path to every fault."""
+    if path.is_dir():
+        raise LockError(f"{path} is a folder, and the lock is a file", hint="move it away")
     if not path.is_file():
         raise LockError(f"there is no {path.name} in {path.parent}", hint="run `torchship lock`")
     try:

@@ -6,6 +6,7 @@ know what the resolution depends on and to refuse, in plain words, what no wheel
 
 from __future__ import annotations
 
+import codecs
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -39,8 +40,9 @@ class Requirements:
     ``file`` is what uv is given (None: nothing is needed); ``digests`` has, by path in the
     project, the digest of each file's meaning: comments and blank lines change nothing.
     ``options`` are the lines that name indexes, with absolute paths; ``hashes`` the sha256
-    that a requirement allows, by normalised name; ``prerelease`` tells that a file says
-    ``--pre``. ``names`` are the distributions that are required by name, normalised; None
+    that a requirement allows, by normalised name; ``joined`` is what uv is given instead of
+    ``file`` where that has lines which pip joins and uv does not; ``prerelease`` tells that a
+    file says ``--pre``. ``names`` are the distributions that are required by name, normalised; None
     where a lock does not tell them from those that they need.
     """
 
@@ -48,6 +50,7 @@ class Requirements:
     digests: Mapping[str, Digest] = field(default_factory=lambda: MappingProxyType({}))
     options: tuple[str, ...] = ()
     hashes: Mapping[str, frozenset[str]] = field(default_factory=lambda: MappingProxyType({}))
+    joined: str | None = None
     prerelease: bool = False
     names: frozenset[str] | None = frozenset()
 
@@ -84,6 +87,7 @@ def read(project: Project) -> Requirements:
         digests=MappingProxyType(reader.digests),
         options=tuple(dict.fromkeys(reader.options)),
         hashes=MappingProxyType({k: frozenset(v) for k, v in reader.hashes.items()}),
+        joined=reader.joined(path),
         prerelease=reader.prerelease,
         names=frozenset(reader.names),
     )
@@ -140,6 +144,25 @@ class _Reader:
         self.digests[name] = Digest.of(canonical.encode([line for _, line in lines]))
         for number, line in lines:
             self._line(line, f"{name}, line {number}", real.parent, required)
+
+    def joined(self, path: Path) -> str | None:
+        r"""Return the file's text, each requirement on one line, where a ``\\`` parts one of them.
+
+        uv reads a requirement that goes on with its hashes, and no other that goes on.
+        """
+        text = _text(path.resolve(), path.name, "")
+        if not re.search(r"\\[ \t]*\r?\n(?!\s*--hash)", text):
+            return None
+        lines = []
+        for _, line in logical_lines(text):
+            match = _OPTION.match(line) if line.startswith("-") else None
+            option = _LONG.get(match[1], match[1]) if match else ""
+            if match and option in ("--requirement", "--constraint", "--find-links"):
+                value = match[2].strip()
+                apart = "://" in value or value.startswith(("file:", "$"))
+                line = f"{option} {value if apart else (path.parent / value).resolve()}"
+            lines.append(line)
+        return "\n".join([*lines, ""])
 
     def _line(self, line: str, at: str, folder: Path, required: bool) -> None:
         if not line.startswith("-"):
@@ -207,10 +230,10 @@ def _text(path: Path, name: str, included: str) -> str:
         by = f" (included by {included})" if included else ""
         raise ProjectError(f"{name}{by} cannot be read: {error.strerror}") from None
     except UnicodeDecodeError:
-        raise ProjectError(
-            f"{name} is not UTF-8",
-            hint="PowerShell's `>` writes UTF-16: save the file as UTF-8",
-        ) from None
+        hint = "save the file as UTF-8, or write its comments in ASCII"
+        if path.read_bytes()[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE):
+            hint = "PowerShell's `>` writes UTF-16: save the file as UTF-8"
+        raise ProjectError(f"{name} is not UTF-8", hint=hint) from None
 
 
 def _check(line: str, at: str) -> None:

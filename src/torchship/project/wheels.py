@@ -51,7 +51,7 @@ def pin(
     else:
         arguments = ("--prerelease", "allow") if needs.prerelease else ()
         question = Question(
-            source=needs.file,
+            source=needs.joined or needs.file,
             target=target,
             root=project.root,
             arguments=arguments,
