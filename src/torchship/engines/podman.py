@@ -7,7 +7,7 @@ import os
 import shutil
 import sys
 import tempfile
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from torchship import canonical
@@ -29,6 +29,15 @@ _INITS = (
     *("/usr/bin/docker-init", "/usr/libexec/docker/docker-init", "/usr/bin/tini-static"),
 )
 """Static programs that can be a container's pid 1, wherever packages put them."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Held:
+    """An image that Podman holds."""
+
+    id: str
+    tags: frozenset[str]
+    ours: bool
 
 
 class Podman(CommandLineEngine):
@@ -81,32 +90,34 @@ class Podman(CommandLineEngine):
     def _bring(self, image: Image, progress: Progress) -> str:
         identity = image.config.digest.hex
         names = self._names(image)
-        held = self._holders((identity, *names))
-        if identity not in held:
+        held = self._inspect((identity, *names))
+        if not any(one.id == identity for one in held):
             self._pull(image, identity, progress)
-        stale = []
-        for name in names:
-            holder = next((one for one, (tags, _) in held.items() if name in tags), None)
-            if holder == identity:
-                continue
-            if holder is not None and not held[holder][1]:
-                continue  # a name that somebody else's image has stays with it
-            self._client.tell("tag", identity, name)
-            stale += [holder] if holder is not None else []
-        for one in stale:
-            self._drop(one)
+        # A name that somebody else's image has in Podman stays with it
+        foreign = {tag for one in held if one.id != identity and not one.ours for tag in one.tags}
+        names = tuple(name for name in names if name not in foreign)
+        # An image without any name would be one of many that nobody knows
+        names = names or (f"localhost/torchship:{image.descriptor.digest.short}",)
+        present = {tag for one in held if one.id == identity for tag in one.tags}
+        if not present.issuperset(names):
+            self._client.tell("tag", identity, *names)
+        for one in held:
+            if one.id != identity and one.ours and not one.tags - set(names):
+                # It has just lost its last name. One in use stays.
+                self._client.leave("image", "rm", one.id)
         return identity
 
-    def _holders(self, names: tuple[str, ...]) -> dict[str, tuple[frozenset[str], bool]]:
-        """Return the images that Podman holds of these: their names, and whether we made them."""
+    def _inspect(self, names: tuple[str, ...]) -> tuple[_Held, ...]:
+        """Return the images that Podman holds of these, each once."""
         line = "[{{json .ID}},{{json .RepoTags}},{{json .Labels}}]"
+        answer = self._client.ask("image", "inspect", f"--format={line}", *names)
         found = {}
-        for name in names:  # asked about several, Podman stops at the first that it has not
-            answer = self._client.ask("image", "inspect", f"--format={line}", name)
-            if answer.status == 0:
-                identity, tags, labels = json.loads(answer.out)
-                found[identity] = (frozenset(tags or ()), made_by_us(labels))
-        return found
+        for text in answer.out.splitlines():
+            if text.startswith("["):
+                identity, tags, labels = json.loads(text)
+                ours = made_by_us(labels)
+                found[identity] = _Held(id=identity, tags=frozenset(tags or ()), ours=ours)
+        return tuple(found.values())
 
     def _pull(self, image: Image, identity: str, progress: Progress) -> None:
         """Let Podman read the image out of the store: it takes the layers that it has not.
@@ -135,17 +146,8 @@ class Podman(CommandLineEngine):
                     f"podman could not load the image: {answer.complaint}",
                     hint=f"see whether `podman pull oci:{self._store.oci}` says more",
                 )
-            tags = self._holders((identity,)).get(identity, (frozenset(), False))[0]
-            for tag in tags:
-                if str(layout).lstrip("/") in tag:
-                    self._client.ask("untag", identity, tag)
+            self._client.tell("untag", identity)
         task.finish()
-
-    def _drop(self, identity: str) -> None:
-        """Remove an image of ours that has just lost its last name; one in use stays."""
-        tags, _ = self._holders((identity,)).get(identity, (frozenset({"gone"}), False))
-        if not tags:
-            self._client.leave("image", "rm", identity)
 
     # -- a run
 
