@@ -68,7 +68,7 @@ def test_an_edit_is_built_of_published_layers(machine, bare, project, repository
     edit(project)
     proxy.seen.clear()
     answer = bare.torchship("build", project, "-t", f"{repository}:v1", "--push")
-    assert f"are taken by digest from {repository}:v1: received" in answer.err
+    assert f"taken by digest from {repository}:v1: received" in answer.err
     assert (bare.home / "downloads").is_dir()
     assert downloads(bare) == 0
     assert proxy.count("GET", "/blobs/sha256") == 1  # the config
@@ -164,6 +164,16 @@ def test_what_cannot_be_read_is_told_and_left_out(machine, project, repository, 
     assert answer.err.count("nothing is taken from") == 1
 
 
+@pytest.mark.parametrize("status", [401, 403, 404])
+def test_a_name_that_is_new_is_not_worth_a_line(machine, project, repository, proxy, status):
+    """Registries hide repositories that are not there; if more is wrong, the push tells it."""
+    proxy.on("GET", "/manifests/v1", faults.answered(status), times=1)
+    answer = machine.torchship("build", project, "-t", f"{repository}:v1", "--push")
+    assert answer.digest
+    assert "nothing is taken" not in answer.err
+    assert proxy.fired == 1
+
+
 def test_nobody_listens(machine, project):
     """A registry that is not there costs a line and little time."""
     answer = machine.torchship("build", project, "--cache-from", "127.0.0.1:9/me/x:v1")
@@ -219,7 +229,7 @@ def test_a_save_brings_what_is_elsewhere(machine, bare, project, repository, tmp
     edit(project)
     bare.build(project, "-t", f"{repository}:v1", "--push")
     answer = bare.torchship("save", f"{repository}:v1", "-o", tmp_path / "bare.tar")
-    assert f"pulling them from {repository}" in answer.err
+    assert f"from {repository}" in answer.err
     machine.build(project, "-t", f"{repository}:v1")
     machine.torchship("save", f"{repository}:v1", "-o", tmp_path / "full.tar")
     assert (tmp_path / "bare.tar").read_bytes() == (tmp_path / "full.tar").read_bytes()

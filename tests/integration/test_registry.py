@@ -3,6 +3,8 @@
 import itertools
 import json
 import os
+import pty
+import re
 import signal
 import subprocess
 import sys
@@ -18,6 +20,7 @@ from tests.integration import proxy as faults
 from torchship import canonical
 from torchship.digest import Descriptor, Digest
 from torchship.errors import BlobMissing, ManifestError, RegistryError
+from torchship.layers.layer import TITLE
 from torchship.oci import auth, mediatypes
 from torchship.oci.image import read_image
 from torchship.oci.patience import Patience
@@ -778,6 +781,33 @@ def test_a_killed_pull_is_gone_on_with(store, empty, name, pusher, proxy):
     assert pulled.received < 2 * BIG + 10_000
     assert contents(empty, made) == contents(store, made)
     assert not list(empty.partial.iterdir())
+
+
+def test_a_terminal_shows_what_comes_and_how_fast(store, name, pusher, proxy, tmp_path):
+    """Each layer by its title, with the bytes that are there and their speed."""
+    made = images.image(store, [("a", 5 * BIG)])
+    document = json.loads(store.read(made))
+    document["layers"][0]["annotations"] = {TITLE: "torch 9.9"}
+    made = store.put(canonical.encode(document), made.media_type)
+    send(store, made, name, pusher)
+    proxy.on("GET", "/blobs/", stalled(4 * BIG))
+    ours, theirs = pty.openpty()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "torchship", "pull", "--platform=linux/amd64", str(name)],
+        env={**os.environ, "TORCHSHIP_HOME": str(tmp_path / "shown"), "COLUMNS": "120"},
+        stdin=theirs, stdout=theirs, stderr=theirs,
+    )  # fmt: skip
+    os.close(theirs)
+    shown = ""
+    deadline = time.monotonic() + 20
+    try:
+        while not re.search(r"pulling torch 9\.9.* [0-9.]+/[0-9.]+ MB .*[0-9.]+ [kM]B/s", shown):
+            assert time.monotonic() < deadline, shown[-500:]
+            shown += re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", os.read(ours, 65536).decode())
+    finally:
+        process.kill()
+        process.wait()
+        os.close(ours)
 
 
 def test_what_a_power_cut_spoiled_is_fetched_anew(store, empty, name, pusher):

@@ -32,6 +32,9 @@ _NOTE = re.compile(r"sha256:([0-9a-f]{64}) ([0-9]{1,18})")
 _PATIENCE = Patience(attempts=2, connect=5.0, longest=10.0)
 """A build can do without: it does not wait long for a registry that is not there."""
 
+_ABSENT = frozenset({401, 403, 404})
+"""What registries say of a repository that is not there yet: some do not tell it from another's."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Taken:
@@ -111,7 +114,7 @@ class Cache:
         try:
             return _read(reference, self._platforms)
         except (RegistryError, HostileInput) as fault:
-            absent = isinstance(fault, RegistryError) and fault.status == 404
+            absent = isinstance(fault, RegistryError) and fault.status in _ABSENT
             if not absent or reference in self._named:
                 self._progress.say(f"nothing is taken from {reference.familiar}: {fault.message}")
         return _Offer(reference=reference)
