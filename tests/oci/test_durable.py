@@ -19,6 +19,26 @@ def test_a_file_is_replaced_at_one_stroke(tmp_path):
     assert list(tmp_path.iterdir()) == [target]
 
 
+def test_a_large_file_is_flushed_as_it_grows_and_whole_at_the_end(tmp_path):
+    """What is flushed beside the writing changes nothing of what is there in the end."""
+    pieces = [bytes([number]) * (3 << 20) for number in range(15)]
+    with durable.Temporary(tmp_path) as file:
+        for piece in pieces:
+            file.write(piece)
+        file.publish(tmp_path / "target")
+    assert (tmp_path / "target").read_bytes() == b"".join(pieces)
+
+
+def test_a_fault_of_the_disk_is_not_lost_beside_the_writing():
+    """A flush that failed in the background fails the file."""
+    reader, writer = os.pipe()  # which no flush can bring to a disk
+    flush = durable._Flush(writer)
+    with pytest.raises(OSError, match="Invalid argument"):
+        flush.finish()
+    os.close(reader)
+    os.close(writer)
+
+
 def test_leaving_early_keeps_what_was_there(tmp_path):
     """An exception on the way changes nothing."""
     target = tmp_path / "target"

@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -21,6 +22,7 @@ from torchship.errors import StoreError
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 _READ_ONLY = frozenset({errno.EROFS, errno.EACCES, errno.EPERM})
 _BUFFER = 1 << 20
+_FLUSHED = 16 << 20  # bytes after which the disk is set to work, so that nobody waits for it later
 _POLL = 0.05  # seconds
 
 
@@ -49,8 +51,34 @@ def _text(error: OSError) -> str:
     return (error.strerror or str(error)).lower()
 
 
+class _Flush(threading.Thread):
+    """Brings what a file has so far to the disk, while more of it is being made."""
+
+    def __init__(self, descriptor: int) -> None:
+        super().__init__(daemon=True)
+        self._descriptor = descriptor
+        self._fault: OSError | None = None
+        self.start()
+
+    def run(self) -> None:
+        """Flush; the system tells a fault to one caller only, so it is kept for `finish`."""
+        try:
+            os.fsync(self._descriptor)
+        except OSError as error:
+            self._fault = error
+
+    def finish(self) -> None:
+        """Wait for the end; raises `OSError` where the disk failed."""
+        self.join()
+        if self._fault is not None:
+            raise self._fault
+
+
 class Temporary:
     """A file in the making. Leaving its context without `publish` throws it away."""
+
+    _unflushed = 0  # bytes written since the last flush began
+    _flush: _Flush | None = None
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -60,12 +88,17 @@ class Temporary:
     def write(self, data: bytes, /) -> int:
         """Append bytes; raises `StoreError` where the disk is full."""
         with writing(self.folder):
+            self._unflushed += len(data)
+            if self._unflushed >= _FLUSHED and (self._flush is None or not self._flush.is_alive()):
+                self._end_flush()
+                self._flush, self._unflushed = _Flush(self._file.fileno()), 0
             return self._file.write(data)
 
     def publish(self, target: Path) -> os.stat_result:
         """Give the file its name, replacing what had it; return what ``stat`` then says."""
         with writing(target):
             self._file.flush()
+            self._end_flush()
             os.fsync(self._file.fileno())
             self.path.rename(target)
             # After the rename: that changes ctime.
@@ -79,7 +112,13 @@ class Temporary:
             return
         self.path.unlink(missing_ok=True)
         with suppress(OSError):  # what could not be written once cannot be flushed now
+            self._end_flush()
+        with suppress(OSError):
             self._file.close()
+
+    def _end_flush(self) -> None:
+        if self._flush is not None:
+            self._flush.finish()
 
     def __enter__(self) -> Temporary:
         return self
@@ -130,6 +169,7 @@ class Partial(Temporary):
         if self._file.closed:
             return
         with suppress(OSError):  # what the disk did not take is had again from where it came
+            self._end_flush()
             self._file.flush()
         if os.fstat(self._file.fileno()).st_size == 0:
             self.path.unlink(missing_ok=True)
