@@ -42,7 +42,10 @@ def lock(
     """Resolve the project and write its lock; present pins are kept unless ``upgrade``."""
     from torchship.oci.base import resolve_image
     from torchship.project import resolve
+    from torchship.project.overlooked import overlooked
 
+    for line in overlooked(project):
+        progress.say(line)
     previous = None
     if path.exists():
         try:

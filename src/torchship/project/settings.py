@@ -231,6 +231,8 @@ class _Reader:
         for name in ("requirements.txt", "pylock.toml"):
             if (root / name).is_file():
                 return name
+            if (root / name).is_dir():
+                self._note("requirements", f"{name} is a folder: name a file in it")
         return projects.PYPROJECT if has_deps else None
 
     def _data(self, files: tuple[_Data, ...]) -> tuple[DataFile, ...]:
