@@ -113,15 +113,10 @@ def _in_processes(
     from concurrent.futures.process import BrokenProcessPool
     from multiprocessing import get_context
 
-    compiled = [place for place in missing if isinstance(recipes[place], _COMPILED)]
-    materials = replace(materials, interpreter=interpreter(base) if compiled else None)
-    if materials.interpreter is not None:
-        compiled = []  # nothing to wait for
     # The largest first, but for the base, which takes longest and which bytecode waits for.
-    first = sorted(
-        (place for place in missing if place not in compiled),
-        key=lambda place: (place != 0, -_weight(recipes[place], materials)),
-    )
+    ordered = sorted(missing, key=lambda place: (place != 0, -_weight(recipes[place], materials)))
+    compiled = [place for place in ordered if isinstance(recipes[place], _COMPILED)]
+    plain = [place for place in ordered if place not in compiled]
     count = min(WORKERS, os.cpu_count() or 1, len(missing))
     running: dict[Future[float], int] = {}
     task = progress.task(f"making {counted(len(missing), 'layer')}")
@@ -131,14 +126,20 @@ def _in_processes(
             for place in places:
                 running[pool.submit(_derive_one, store.home, recipes[place], given)] = place
 
-        start(first, materials)
+        start(plain[:count], materials)
         try:
+            # Looked for while the first layers are being made.
+            materials = replace(materials, interpreter=interpreter(base) if compiled else None)
+            if materials.interpreter is not None:
+                start([place for place in ordered if place not in plain[:count]], materials)
+                compiled = []
+            else:
+                start(plain[count:], materials)
             while running or compiled:
                 if compiled:
                     below = base or [layers[0]] if 0 in layers or base else []
                     found = interpreter(below)
                     if found is not None:
-                        compiled.sort(key=lambda place: -_weight(recipes[place], materials))
                         start(compiled, replace(materials, interpreter=found))
                         compiled = []
                 done, _ = wait(running, return_when=FIRST_COMPLETED)
