@@ -40,6 +40,8 @@ class Workbench:
         self.notes: list[str] = []
         self.home = scratch / "home"
         self.environment = {**os.environ, "TORCHSHIP_HOME": str(self.home)}
+        # An installed torchship has bytecode of its own modules; a checkout makes it once.
+        self.environment.pop("PYTHONDONTWRITEBYTECODE", None)
 
     def leave_out(self, what: str, why: LeftOut) -> None:
         """Note what is not in the table."""
