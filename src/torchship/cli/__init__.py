@@ -26,6 +26,7 @@ _COMMANDS = {
     "run": ("run",),
     "record": ("record",),
     "reproduce": ("publish", "reproduce", "compare"),
+    "report": ("report",),
     "images": ("images", "inspect", "tag", "rmi", "prune", "save", "load"),
     "registry": ("login", "logout", "push", "pull", "copy", "tags"),
     "machine": ("doctor",),

@@ -1,0 +1,85 @@
+"""``torchship report``: a record, or a reproduction, as a page to look at."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from torchship.cli.common import example, open_store
+
+if TYPE_CHECKING:
+    from torchship.oci.describe import ImageDescription
+    from torchship.runs.publishing import Published
+    from torchship.runs.record import Record
+
+AUTHOR = "author.json"
+
+
+@click.command(
+    epilog=example(
+        "torchship report runs/20261123T020000Z-440fcabf73cc",
+        "torchship report theirs.json mine.json -o verdict.html",
+    )
+)
+@click.argument("run", type=click.Path(path_type=Path, exists=True))
+@click.argument("reproducer", required=False, type=click.Path(path_type=Path, exists=True))
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Where the page goes; report.html in the directory of the run unless given.",
+)
+def report(run: Path, reproducer: Path | None, output: Path | None) -> None:
+    """Draw a run, a record or a reproduction as one HTML page.
+
+    RUN is a record.json or a directory that `run`, `record` or `reproduce` wrote; a
+    reproduction is shown with the verdict on it. Of two records, the first is the author's.
+    The page needs neither network nor script. Its path is printed.
+    """
+    from torchship.runs.publishing import read
+
+    made = read(reproducer or run)
+    author = read(run) if reproducer else _author(run)
+    click.echo(draw(author, made, output or _beside(reproducer or run)))
+
+
+def draw(author: Published | None, made: Published, output: Path) -> Path:
+    """Write the page of a record, judged by its author's where there is one; return its path."""
+    from torchship.runs.report import render
+
+    image = _image((author or made).record)
+    page = render(author, made, image=image) if author else render(made, image=image)
+    output.write_text(page, encoding="utf-8", newline="\n")
+    return output
+
+
+def _author(run: Path) -> Published | None:
+    """Return the author's record, which `reproduce` leaves beside the one of its own runs."""
+    from torchship.runs.publishing import read
+
+    file = run / AUTHOR
+    return read(file) if run.is_dir() and file.exists() else None
+
+
+def _beside(run: Path) -> Path:
+    from torchship.runs.report import FILE
+
+    return run / FILE if run.is_dir() else run.with_suffix(".html")
+
+
+def _image(record: Record) -> ImageDescription | None:
+    """Return the image that ran, if this machine's store has it."""
+    from torchship.errors import BlobDamaged, BlobMissing, ImageNotFound
+    from torchship.oci.describe import describe
+    from torchship.runs.publishing import subject
+
+    store = open_store()
+    try:
+        found = describe(store, subject(store, record))
+    except (ImageNotFound, BlobMissing, BlobDamaged):
+        return None
+    return next(
+        (each for each in found if each.image.descriptor.digest == record.image.manifest), None
+    )

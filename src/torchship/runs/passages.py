@@ -1,0 +1,210 @@
+"""What a report says in words, and in tables: its banner, the runs, the commands."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from torchship.project.seeds import fault, seeded
+from torchship.runs.legible import counted, cut, legible, sentence
+from torchship.runs.record import Record, Run
+from torchship.runs.verdict import Level, Verdict, run_differences
+
+NO_TEST = (
+    "A record says what these runs gave on one machine. Nothing was compared: whether other "
+    "machines give the same is seen when somebody reproduces it.",
+    "It does not show that the method, the data or the conclusions drawn from them are right.",
+)
+
+MOST_ROWS = 60
+MOST_COLUMNS = 6
+_MOST_REASONS = 6
+_LONGEST = 1000
+
+_SIGNS = {
+    Level.BIT_IDENTICAL: ("=", "good"),
+    Level.WITHIN_TOLERANCE: ("≈", "good"),
+    Level.NOT_REPRODUCED: ("≠", "bad"),
+    Level.INCONCLUSIVE: ("?", "open"),
+    Level.COULD_NOT_RUN: ("!", "bad"),
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Banner:
+    """The page's first words. ``tone`` colours them: good, bad, open or plain."""
+
+    word: str
+    sign: str
+    tone: str
+    lines: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunRow:
+    """One run in the table of all. ``same``: as the author's of its seed, bit for bit."""
+
+    side: str
+    run: Run
+    metrics: tuple[float | None, ...]
+    same: bool | None = None
+    differs: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunTable:
+    """Runs, by side; ``names`` are the metrics' columns. ``more`` runs are left out."""
+
+    names: tuple[str, ...]
+    rows: tuple[RunRow, ...]
+    more: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Command:
+    """Something to type, and what comes of it."""
+
+    about: str
+    line: str
+
+
+def banner(author: Record, verdict: Verdict | None) -> Banner:
+    """Return the verdict with its reasons; of a single record, what it holds."""
+    if verdict is not None:
+        sign, tone = _SIGNS[verdict.level]
+        more = len(verdict.reasons) - _MOST_REASONS
+        names = tuple(f"{claim.name}: " for claim in author.claims)
+        reasons = [
+            reason if reason.startswith(names) else sentence(reason)
+            for reason in verdict.reasons[:_MOST_REASONS]
+        ]
+        rest = [f"and {counted(more, 'more claim')}"] if more > 0 else []
+        return Banner(
+            word=verdict.wording,
+            sign=sign,
+            tone=tone,
+            lines=(*(cut(reason, _LONGEST) for reason in reasons), *rest),
+        )
+    failed = [run for run in author.runs if run.status != 0]
+    if failed:
+        told = f"{len(failed)} of {counted(len(author.runs), 'run')} failed: exit status "
+        return Banner(word="FAILED", sign="!", tone="bad", lines=(f"{told}{failed[0].status}",))
+    return Banner(
+        word=counted(len(author.runs), "run").upper(),
+        sign="•",
+        tone="plain",
+        lines=tuple(_recorded(author)),
+    )
+
+
+def _recorded(record: Record) -> Iterator[str]:
+    seeds = [str(run.seed) for run in record.runs if run.seed is not None]
+    with_seeds = f" with seed{'s' if len(seeds) > 1 else ''} {', '.join(seeds)}" if seeds else ""
+    yield cut(f"Recorded{with_seeds}; nothing was compared yet.", 300)
+    repeat = record.determinism.repeat
+    if repeat is not None:
+        which = "The run" if repeat.seed is None else f"Seed {repeat.seed}"
+        if repeat.identical:
+            yield f"{which}, run again, gave the same bits: the program is deterministic here."
+        else:
+            differs = cut(", ".join(repeat.differs[:6]), 300)
+            yield f"{which}, run again, gave other bits in {differs}."
+    if record.claims and all(claim.tolerance is None for claim in record.claims):
+        yield "One run sets no tolerance: a reproduction can be told to be the same bits, or not."
+
+
+def machine(record: Record) -> str:
+    """Return one line on where a record was made."""
+    hardware, software = record.hardware, record.software
+    parts = []
+    if hardware is not None:
+        parts += [f"{len(hardware.gpus)} × {hardware.gpus[0].name}"] if hardware.gpus else []
+        parts += [hardware.cpu] if hardware.cpu else []
+        parts += [counted(hardware.processors, "processor")] if hardware.processors else []
+    threads = record.determinism.threads
+    parts += [counted(threads, "thread")] if threads else []
+    parts += [f"torch {software.torch}"] if software and software.torch else []
+    return cut(", ".join(parts), 300) or "a machine that nobody looked at"
+
+
+def run_rows(author: Record, here: Record | None) -> RunTable:
+    """Return every run with its claimed metrics, those from here below the author's."""
+    claimed = [claim.name for claim in author.claims]
+    given = dict.fromkeys(name for run in author.runs for name in run.metrics)
+    names = tuple((claimed or list(given))[:MOST_COLUMNS])
+    theirs = {run.seed: run for run in author.runs}
+    rows = [_row("author" if here else "", run, names) for run in author.runs]
+    for run in here.runs if here else ():
+        same = theirs.get(run.seed)
+        rows.append(_row("here", run, names, same))
+    first, second = _shares(len(author.runs), len(rows) - len(author.runs))
+    kept = [*rows[: len(author.runs)][:first], *rows[len(author.runs) :][:second]]
+    return RunTable(names=names, rows=tuple(kept), more=len(rows) - len(kept))
+
+
+def _shares(one: int, other: int) -> tuple[int, int]:
+    """Return how many rows each side gets: what one does not need is the other's."""
+    second = min(other, max(MOST_ROWS // 2, MOST_ROWS - one))
+    return MOST_ROWS - second, second
+
+
+def _row(side: str, run: Run, names: Sequence[str], other: Run | None = None) -> RunRow:
+    metrics = tuple(run.metrics.get(name) for name in names)
+    if other is None or other.status != 0 or run.status != 0:
+        return RunRow(side=side, run=run, metrics=metrics)
+    differs = run_differences(other, run)
+    return RunRow(side=side, run=run, metrics=metrics, same=not differs, differs=tuple(differs[:6]))
+
+
+def commands(author: Record, here: Record | None) -> tuple[Command, ...]:
+    """Return what to type to have it all again."""
+    image = f"{_repository(author.image.name)}@{author.image.index or author.image.manifest}"
+    name = legible(author.image.name)
+    found = [
+        Command(about="reproduce it, and get a verdict", line=_line("torchship", "reproduce", name))
+    ]
+    if here is not None:
+        found.append(
+            Command(
+                about="this verdict, from the two records",
+                line=_line("torchship", "compare", "author.json", "record.json"),
+            )
+        )
+    for run in author.runs[:1]:
+        found.append(
+            Command(
+                about="one run with plain Docker, of the very image",
+                line=_line(
+                    "docker", "run", "--rm", *_variables(author, run), image, *_argv(author, run)
+                ),
+            )
+        )
+    return tuple(found)
+
+
+def _repository(name: str) -> str:
+    head, slash, last = legible(name).partition("@")[0].rpartition("/")
+    return f"{head}{slash}{last.partition(':')[0]}"
+
+
+def _argv(record: Record, run: Run) -> tuple[str, ...]:
+    return _seeded(record, run)[0]
+
+
+def _variables(record: Record, run: Run) -> tuple[str, ...]:
+    given = dict(_seeded(record, run)[1])
+    if record.determinism.profile == "strict":
+        given = {**record.determinism.environment, **given}
+    return tuple(word for name, value in given.items() for word in ("-e", f"{name}={value}"))
+
+
+def _seeded(record: Record, run: Run) -> tuple[tuple[str, ...], dict[str, str]]:
+    if record.seed is not None and fault(record.seed):  # a stranger's: it gives no seed
+        return record.command, {}
+    found = seeded(record.command, record.seed, run.seed)
+    return found.command, dict(found.environment)
+
+
+def _line(*words: str) -> str:
+    return cut(shlex.join(legible(word) for word in words), _LONGEST)
