@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from torchship.derive import Gather
     from torchship.engines.request import Engine, Request
     from torchship.layers.layer import Interpreter, Layer
+    from torchship.layers.users import UsersRecipe
     from torchship.oci.cache import Cache, Taken
     from torchship.oci.image import Image
     from torchship.oci.reference import Reference
@@ -222,6 +223,7 @@ def derived(
         pins.data,
         base_layers=len(under),
         interpreter=_interpreter_of(below, entry.python) if below else "",
+        users=_users(below, store=store, cache=cache) if below else None,
     )
     return under + derive(
         recipes,
@@ -232,6 +234,22 @@ def derived(
         progress=progress,
         published=cache.layers if cache else None,
     )
+
+
+def _users(below: Image, *, store: Store, cache: Cache | None) -> UsersRecipe:
+    """Return the recipe of the run user's name, with the base's own users where it is made."""
+    from torchship.layers.layer import key
+    from torchship.layers.users import UsersRecipe
+
+    recipe = UsersRecipe(base=below.descriptor.digest)
+    if store.known(key(recipe)) is not None or (cache and key(recipe) in cache.layers()):
+        return recipe
+    from torchship.oci.base import users
+
+    if cache is not None:
+        cache.bring(store, below.layers)
+    passwd, group = users(store, below.layers)
+    return replace(recipe, passwd=passwd, group=group)
 
 
 def _interpreter_of(below: Image, python: str) -> str:

@@ -12,7 +12,7 @@ from tests.integration import proxy as faults
 from torchship.digest import Digest
 from torchship.errors import LayerError, ProjectError
 from torchship.layers.layer import Layer
-from torchship.oci.base import base_image, fetch_base, python_version, resolve_image
+from torchship.oci.base import base_image, fetch_base, python_version, resolve_image, users
 from torchship.oci.mediatypes import OCI_CONFIG, OCI_GZIP, OCI_MANIFEST, OCI_TAR, OCI_ZSTD
 from torchship.platform import Platform
 from torchship.progress import SILENT
@@ -157,3 +157,13 @@ def test_layers_are_fetched_where_nothing_is_stated(store, publish, tmp_path):
     assert [one.digest for one in image.layers] == [made.digest]
     assert [one.diff_id for one in image.layers] == [made.diff_id]
     assert server.count("GET", made.digest.hex) == before == 1
+
+
+def test_the_users_of_a_base_are_those_of_its_topmost_layer(store):
+    """A layer's file replaces what is below it, and its whiteout removes that."""
+    low = layer(store, {"etc/passwd": b"low\n", "./etc/group": b"group\n"})
+    high = layer(store, {"etc/passwd": b"high\n"}, OCI_ZSTD)
+    gone = layer(store, {"etc/.wh.group": b"", "etc/passwd": "elsewhere"})
+    assert users(store, [low, high]) == (b"high\n", b"group\n")
+    assert users(store, [low, high, gone]) == (None, b"")
+    assert users(store, []) == (b"", b"")

@@ -86,6 +86,10 @@ _AUTHORITIES = "usr/share/ca-certificates/"
 _BUNDLE = "etc/ssl/certs/ca-certificates.crt"
 _HOSTS = b"127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n"
 
+USER_ROW = f"{USER}:*:{UID}:{GID}::{HOME}:/bin/bash\n".encode()
+GROUP_ROW = f"{USER}:*:{GID}:\n".encode()
+"""The run user. "*" lets nobody log in by password."""
+
 REVISION = 1
 """Raised whenever `generated` would give other bytes."""
 
@@ -129,10 +133,9 @@ def generated(
     A file whose source no package brought is not made, but for the users: nothing needs the
     package base-passwd, and without a name for its user, much in the image would not work.
     """
-    # base-passwd: update-passwd. The run user is ours; "*" lets nobody log in by password.
-    user = f"{USER}:*:{UID}:{GID}::{HOME}:/bin/bash\n".encode()
-    yield _file("etc/passwd", kept.get(_PASSWD, _users()) + user)
-    yield _file("etc/group", kept.get(_GROUP, _groups()) + f"{USER}:*:{GID}:\n".encode())
+    # base-passwd: update-passwd. The run user is ours.
+    yield _file("etc/passwd", kept.get(_PASSWD, static_users()) + USER_ROW)
+    yield _file("etc/group", kept.get(_GROUP, static_groups()) + GROUP_ROW)
     for path, source in _COPIES.items():
         if source in kept:
             yield _file(path, kept[source])
@@ -155,12 +158,14 @@ def generated(
     yield from _database(list(installed))
 
 
-def _users() -> bytes:
+def static_users() -> bytes:
+    """Return a ``passwd`` file of the users that every Debian has."""
     rows = (f"{name}:*:{uid}:{uid}:{name}:{home}:{shell}\n" for name, uid, home, shell in _STATIC)
     return "".join(rows).encode()
 
 
-def _groups() -> bytes:
+def static_groups() -> bytes:
+    """Return a ``group`` file of the groups that every Debian has."""
     return "".join(f"{name}:*:{gid}:\n" for name, gid in _STATIC_GROUPS).encode()
 
 

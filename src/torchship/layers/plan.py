@@ -24,6 +24,7 @@ from torchship.layers.debian import DebianRecipe
 from torchship.layers.layer import Recipe
 from torchship.layers.layout import LayoutRecipe
 from torchship.layers.source import SourceRecipe
+from torchship.layers.users import UsersRecipe
 from torchship.layers.wheel import WheelsRecipe
 from torchship.project import builds, requirements
 from torchship.project.lock import DataPin, PlatformLock, WheelPin
@@ -52,11 +53,13 @@ def plan(
     *,
     base_layers: int = 0,
     interpreter: str = "",
+    users: UsersRecipe | None = None,
 ) -> tuple[Recipe, ...]:
     """Return the recipe of every layer, lowest first.
 
     ``base_layers`` are already there, and ``interpreter`` is its Python, where the image stands
-    on a published one; else the first recipe makes the base. Raises `PlanError`, and what
+    on a published one, to which ``users`` adds the run user; else the first recipe makes the base.
+    Raises `PlanError`, and what
     `source.collect` raises.
     """
     below: tuple[Recipe, ...] = ()
@@ -70,6 +73,7 @@ def plan(
                     packages=pins.base.packages, python=pins.python, mode=project.bytecode
                 ),
             )
+    below += (users,) if users is not None else ()
     below += (LayoutRecipe(python=pins.python, interpreter=interpreter),)
     above = tuple(DataRecipe(pin=pin) for pin in sorted(data, key=lambda pin: pin.path))
     files = source.collect(project.root, exclude=project.exclude, allow=project.allow)

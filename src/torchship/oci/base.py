@@ -37,6 +37,8 @@ _DPKG = "var/lib/dpkg/status"
 _DPKG_PYTHON = re.compile(
     rb"^Package: python(3\.\d+)-minimal\n(?:.+\n)*?Version: (?:\d+:)?(3\.\d+\.\d+)", re.MULTILINE
 )
+_ACCOUNTS = ("etc/passwd", "etc/group")
+_ACCOUNTS_SIZE = 1 << 20
 _LARGEST = 64 << 20
 """Bytes of a file that is looked into: dpkg's status is the largest, some megabytes."""
 
@@ -163,6 +165,34 @@ def python_version(store: Store, layers: Sequence[Layer], name: str) -> str:
             hint="take a base that has one, such as python:3.11-slim",
         )
     return found
+
+
+def users(store: Store, layers: Sequence[Layer]) -> tuple[bytes | None, bytes | None]:
+    """Return an image's ``/etc/passwd`` and ``/etc/group`` from its layers, in the store.
+
+    Where there is none, an empty one; None for what is no file, such as a link.
+    """
+    found: dict[str, bytes | None] = {}
+    for layer in reversed(layers):
+        here: dict[str, bytes | None] = {}
+        hidden: set[str] = set()
+        with store.open_blob(layer.digest) as blob, _opened(blob, layer) as archive:
+            for member in archive:
+                path = member.name.removeprefix("./").lstrip("/")
+                if path in _ACCOUNTS:
+                    small = member.isfile() and member.size <= _ACCOUNTS_SIZE
+                    here[path] = _content(archive, member) if small else None
+                hidden |= {one for one in _ACCOUNTS if path == _whiteout(one)}
+        found = here | dict.fromkeys(hidden - here.keys(), b"") | found
+        if found.keys() >= set(_ACCOUNTS):
+            break
+    passwd, group = (found.get(path, b"") for path in _ACCOUNTS)
+    return passwd, group
+
+
+def _whiteout(path: str) -> str:
+    folder, _, name = path.rpartition("/")
+    return f"{folder}/.wh.{name}"  # image-spec, layer.md, "Whiteouts"
 
 
 def _look(archive: tarfile.TarFile, member: tarfile.TarInfo, finds: _Finds) -> None:
