@@ -13,7 +13,7 @@ from tests.integration.test_end_to_end import machine, shared
 from torchship.digest import Digest
 from torchship.oci.artifact import referrers
 from torchship.oci.reference import Reference
-from torchship.runs import publishing
+from torchship.runs import publishing, reproduction
 
 __all__ = ["machine", "shared"]
 
@@ -223,6 +223,8 @@ def test_no_record(author, reader, project, reference):
     answer = reproduce(reader, reference)
     assert answer.status == 4
     assert answer.out.startswith("COULD NOT RUN: no record is attached to the image")
+    told = json.loads(reproduce(reader, reference, "--json").out)
+    assert (told["verdict"], told["exitCode"]) == ("COULD NOT RUN", 4)
     assert reproduce(reader, reference.replace(":v1", ":v9")).status == 4
 
 
@@ -274,6 +276,36 @@ def test_the_record_in_the_registry_is_the_bytes_that_were_written(
     assert found.digest == digest
     (record,) = publishing.attached(store, image)
     assert record.raw == (author.root / "authors/record.json").read_bytes()
+
+
+def test_a_verdict_is_published_beside_the_record(author, reader, project, reference):
+    """A second referrer cites the author's record; the record stays what is judged by."""
+    publish(author, project, reference, *FEW)
+    assert reproduce(reader, reference, "-o", "mine").status == 0
+    answer = reader.torchship("publish", reference, "mine")
+    assert answer.status == 0, answer.err
+    assert "reproduced by this record: BIT-IDENTICAL" in answer.err
+    third = author.with_store("third")
+    assert third.torchship("pull", reference).status == 0
+    image = third.store.find(reference)
+    (found,) = referrers(third.store, image.digest, reproduction.ARTIFACT_TYPE)
+    assert found.annotations[reproduction.VERDICT] == "BIT-IDENTICAL"
+    record = publishing.read(author.root / "authors")
+    assert found.annotations[reproduction.RECORD] == str(record.digest)
+    assert reproduce(third, reference).status == 0
+
+
+def test_a_reproduction_on_docker(author, reader, project, reference, dockerd):
+    """The record of one engine is judged by the runs of another."""
+    publish(author, project, reference, *FEW)
+    there = {name: dockerd.environment[name] for name in ("DOCKER_HOST", "DOCKER_CONFIG")}
+    answer = reader.with_environment(**there).torchship(
+        "reproduce", reference, "--engine", "docker", "-o", "mine"
+    )
+    assert answer.status == 0, answer.err
+    assert answer.out.startswith("BIT-IDENTICAL")
+    ours = publishing.read(reader.root / "mine").record
+    assert (ours.engine, ours.hardware.machine) == ("docker", os.uname().machine)
 
 
 def test_usage(author, reader, project, reference):

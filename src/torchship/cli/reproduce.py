@@ -6,6 +6,7 @@ Exit codes of `compare` and `reproduce` are the verdict's: 0, 1 not reproduced, 
 
 from __future__ import annotations
 
+import json
 import sys
 from contextlib import suppress
 from pathlib import Path
@@ -55,8 +56,6 @@ def tell(verdict: Verdict, author: Record, reproducer: Record, *, as_json: bool)
     from torchship.runs.wording import as_document, told
 
     if as_json:
-        import json
-
         click.echo(json.dumps(as_document(verdict, author, reproducer), indent=2))
         return
     for line in told(verdict, author, reproducer):
@@ -75,12 +74,13 @@ def publish(reference: str, path: Path | None) -> None:
     """Push an image with its record, so that anyone can `torchship reproduce` it.
 
     RECORD is a record.json or the directory that `record` wrote: the newest in runs/ unless
-    given. The image is the one that the record is about, whatever its name was.
+    given. The image is the one that the record is about, whatever its name was. A directory
+    that `reproduce` wrote is published as a verdict that cites the author's record.
     """
     from torchship.cli.registry import send
     from torchship.display import display
     from torchship.oci.reference import Reference
-    from torchship.runs import publishing
+    from torchship.runs import publishing, reproduction
     from torchship.runs.run import PARENT
 
     named = Reference.parse(reference)
@@ -97,7 +97,11 @@ def publish(reference: str, path: Path | None) -> None:
             f"torchship tag {image.digest} {reference}",
         )
     store.tag(named, image)
-    attached = publishing.attach(store, image, published)
+    if path is not None and reproduction.is_reproduction(path):
+        attached, verdict = reproduction.attach(store, image, path)
+        click.echo(f"reproduced by this record: {verdict.wording}", err=True)
+    else:
+        attached = publishing.attach(store, image, published)
     with display() as progress:
         progress.say(
             "what becomes public with the record: its metrics and parameters, the processor, "
@@ -157,7 +161,9 @@ def reproduce(
     exit code is returned. The program gets no network, and sees nothing of this machine but
     its own output directory. A record of these runs is written beside their outputs.
     """
-    from torchship.runs.verdict import Level
+    from torchship.runs.verdict import Level, Verdict
+    from torchship.runs.verdict import compare as judged
+    from torchship.runs.wording import document
 
     limit = parse_memory(memory)
     options = Options.parse(engine, gpus, platform, variant, None, variables={})
@@ -168,12 +174,14 @@ def reproduce(
     except UsageError:
         raise
     except (TorchshipError, OSError) as error:
-        known = error if isinstance(error, TorchshipError) else TorchshipError(str(error))
-        click.echo(f"{Level.COULD_NOT_RUN}: {clean(known.message)}")
-        if known.hint:
-            click.echo(f"  {clean(known.hint)}", err=True)
-        sys.exit(Level.COULD_NOT_RUN.exit_code)
-    from torchship.runs.verdict import compare as judged
+        failed = Verdict(level=Level.COULD_NOT_RUN, reasons=(str(error),))
+        if as_json:
+            click.echo(json.dumps(document(failed), indent=2))
+        else:
+            click.echo(clean(f"{failed.wording}: {error}", keep="\n"))
+        if isinstance(error, TorchshipError) and error.hint:
+            click.echo(f"  {clean(error.hint)}", err=True)
+        sys.exit(failed.exit_code)
 
     verdict = judged(author, made)
     tell(verdict, author, made, as_json=as_json)
@@ -194,7 +202,7 @@ def _reproduced(
     """Pull, say what to expect, run; return the author's record and one of the runs."""
     from torchship.display import display
     from torchship.engines.request import Request
-    from torchship.runs import profile, publishing
+    from torchship.runs import profile, publishing, reproduction
     from torchship.runs.execution import declared
     from torchship.runs.expectation import expectation
     from torchship.runs.inside import facts
@@ -235,7 +243,7 @@ def _reproduced(
         for sentence in expectation(author, facts(request, ready.engine, data=())):
             progress.say(f"expect: {sentence}")
         folder = run_directory(output, ready.image.descriptor.digest)
-        (folder.path / "author.json").write_bytes(published.raw)
+        (folder.path / reproduction.AUTHOR).write_bytes(published.raw)
         plan = Plan(
             request=request,
             seeds=_again(author, count),

@@ -301,8 +301,8 @@ def differences(author: Record, reproducer: Record) -> tuple[str, ...] | None:
 def _repeated(author: Record, reproducer: Record) -> int:
     """Count the runs that are the same, bit for bit, as the author's of their seed."""
     theirs = {run.seed: run for run in author.runs if run.seed is not None and run.status == 0}
-    found = (run for run in reproducer.runs if run.seed in theirs)
-    return sum(not run_differences(theirs[run.seed], run) for run in found)
+    pairs = ((theirs.get(run.seed), run) for run in reproducer.runs if run.seed is not None)
+    return sum(not run_differences(one, run) for one, run in pairs if one is not None)
 
 
 def run_differences(one: Run, other: Run) -> tuple[str, ...]:

@@ -154,17 +154,24 @@ def as_document(verdict: Verdict, author: Record, reproducer: Record) -> dict[st
     """Return the verdict as a JSON value: everything that `told` says, as data."""
     parting = first_difference(author, reproducer) if verdict.differs else None
     return {
-        "verdict": str(verdict.level),
-        "wording": verdict.wording,
-        "exitCode": verdict.exit_code,
-        "reasons": list(verdict.reasons),
-        "claims": [typed.to_json(each) for each in verdict.claims],
-        "differs": list(verdict.differs),
+        **document(verdict),
         "firstDifference": None if parting is None else typed.to_json(parting),
         "environment": [
             {"name": fact.name, "author": fact.author, "reproducer": fact.reproducer}
             for fact in environment(author, reproducer)
             if fact.changed
         ],
+    }
+
+
+def document(verdict: Verdict) -> dict[str, object]:
+    """Return what a verdict says by itself, without the records, as a JSON value."""
+    return {
+        "verdict": str(verdict.level),
+        "wording": verdict.wording,
+        "exitCode": verdict.exit_code,
+        "reasons": list(verdict.reasons),
+        "claims": [typed.to_json(each) for each in verdict.claims],
+        "differs": list(verdict.differs),
         "notShown": list(limits(verdict)),
     }
