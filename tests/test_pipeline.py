@@ -14,7 +14,7 @@ from tests.project.debian import DebianMirror
 from torchship import pipeline
 from torchship.digest import Descriptor, Digest
 from torchship.engines.python import on_host
-from torchship.engines.request import Request
+from torchship.engines.request import Mount, Request
 from torchship.errors import DataUnavailable, MovedOn, ProjectError
 from torchship.oci.image import Image
 from torchship.oci.store import Store
@@ -156,7 +156,7 @@ class Scribe:
         return self._status
 
 
-def ran(directory: RunDirectory, text: str, status: int) -> pipeline.Outcome:
+def ran(directory: RunDirectory, text: str, status: int, **asked) -> pipeline.Outcome:
     """Run an image with that engine."""
     document = Descriptor(media_type="application/json", digest=Digest.of(b""), size=0)
     image = Image(
@@ -166,7 +166,7 @@ def ran(directory: RunDirectory, text: str, status: int) -> pipeline.Outcome:
         layers=(),
         command=("python",),
     )
-    request = Request(image=image, output=directory.output, log=directory.log)
+    request = Request(image=image, output=directory.output, log=directory.log, **asked)
     return pipeline.run(
         request, Scribe(text, status), image=image, name="mnist", directory=directory
     )
@@ -178,6 +178,23 @@ def test_a_run_with_damaged_metrics_keeps_its_record(tmp_path):
     with pytest.raises(ProjectError, match="not JSON"):
         ran(directory, "{", status=0)
     assert json.loads(directory.record.read_bytes())["predicate"]["runs"][0]["metrics"] == {}
+
+
+def test_a_record_names_what_the_caller_added_and_tells_no_values(tmp_path):
+    """Variables and mounts are part of what ran; what is in them may be a secret."""
+    directory = RunDirectory.at(tmp_path / "run")
+    mount = Mount(source=tmp_path / "private", target="/data")
+    ran(directory, "{}", 0, environment={"WANDB_API_KEY": "hunter2"}, mounts=(mount,))
+    found = json.loads(directory.record.read_bytes())["predicate"]
+    assert (found["variables"], found["mounts"]) == (["WANDB_API_KEY"], ["/data"])
+    for private in ("hunter2", "private"):
+        assert private not in directory.record.read_text()
+
+
+def test_metrics_that_are_no_numbers_are_told(tmp_path):
+    """A loss that became NaN is no metric, and not to be passed over."""
+    outcome = ran(RunDirectory.at(tmp_path / "run"), '{"acc": NaN, "loss": 0.5}', status=0)
+    assert (dict(outcome.metrics), outcome.diverged) == ({"loss": 0.5}, ("acc",))
 
 
 def test_a_failed_run_with_damaged_metrics_gives_its_own_status(tmp_path):

@@ -371,7 +371,7 @@ def run(
         engine=engine.name,
         command=command,
         seed=stated.seed,
-        network=request.network,
+        request=request,
     )
     directory.record.write_bytes(encode(record))
     if done.fault is not None and done.run.status == 0:

@@ -107,11 +107,12 @@ def of_one_run(
     engine: str,
     command: tuple[str, ...],
     seed: str | None,
-    network: bool,
+    request: Request,
 ) -> Record:
     """Return a record of one run: what it gave, and nothing of the machine.
 
-    ``command`` is without the seed; ``index`` the image's, where it was found in one.
+    ``command`` is without the seed; ``index`` the image's, where it was found in one; ``request``
+    is what was run, of which names and places are noted.
     """
     found = parameters(command)
     return Record(
@@ -123,7 +124,9 @@ def of_one_run(
         recorded=datetime.now(UTC),
         torchship=__version__,
         engine=engine,
-        network=network,
+        network=request.network,
+        variables=tuple(sorted(request.environment)),
+        mounts=tuple(sorted(mount.target for mount in request.mounts)),
         source=source(image),
         determinism=Determinism(workers=workers(found)),
         claims=claims((execution.run,), execution.metrics),

@@ -183,6 +183,8 @@ class Record:
     ``command`` and ``parameters`` are without the seed; ``seed`` is how it is given to the
     program, such as ``--seed {seed}``. ``claims`` follow from ``runs``: `runs.statement` reads
     no record in which they do not. ``hardware`` and ``software`` are None where nobody looked.
+    ``variables`` are the names, never the values, of what the caller set besides, and ``mounts``
+    the paths at which folders of the caller's stood: the image alone does not give such a run.
     """
 
     image: ImageUsed
@@ -194,6 +196,8 @@ class Record:
     seed: str | None = None
     parameters: Mapping[str, str] = field(default_factory=lambda: EMPTY)
     network: bool = False
+    variables: tuple[str, ...] = ()
+    mounts: tuple[str, ...] = ()
     source: Source | None = None
     data: tuple[DataUsed, ...] = ()
     determinism: Determinism = field(default_factory=Determinism)
