@@ -27,6 +27,7 @@ from benchmarks import (
     epoch,
     memory,
     same_bytes,
+    share,
     size,
     startup,
     unpack,
@@ -47,6 +48,7 @@ BENCHMARKS: dict[str, ModuleType] = {
         cuda,
         same_bytes,
         unpack,
+        share,
         epoch,
     )
 }

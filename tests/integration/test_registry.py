@@ -108,6 +108,29 @@ def test_nothing_is_sent_twice(store, name, pusher, proxy):
     assert proxy.count("GET", "/blobs/") == 0
 
 
+def test_after_an_edit_the_name_tells_what_is_there(store, name, pusher, proxy):
+    """Only blobs that are new are asked for where the name stands for an older image."""
+    send(store, images.image(store, [("a", 1000), ("b", 2000), ("c", 30)]), name, pusher)
+    before = proxy.count("HEAD", "/blobs/")
+    edited = images.image(store, [("a", 1000), ("b", 2000), ("d", 30)])
+    send(store, edited, name, pusher)
+    assert proxy.count("HEAD", "/blobs/") - before == 2  # the layer, and the config that names it
+    assert fetch(name, store).descriptor.digest == edited.digest
+
+
+def test_a_blob_that_the_registry_lost_is_sent_again(store, empty, name, pusher, shared_registry):
+    """A name whose blobs are gone is believed only until the registry refuses the manifest."""
+    made = images.image(store, [("lost", 5000), ("b", 2000)])
+    send(store, made, name, pusher)
+    lost = read_image(store, made, AMD64).layers[0]
+    shared_registry.blob_path(lost.digest).unlink()
+    edited = images.image(store, [("lost", 5000), ("e", 2000)])
+    again = send(store, edited, name, pusher)
+    assert again.sent >= lost.size
+    assert fetch(name, empty).descriptor.digest == edited.digest
+    assert contents(empty, edited) == contents(store, edited)
+
+
 def test_an_index_keeps_its_bytes_though_one_image_is_pulled(store, empty, name, pusher):
     """Pulling one platform leaves the index's digest as it was, and the others unfetched."""
     here, there = (

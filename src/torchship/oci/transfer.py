@@ -13,7 +13,7 @@ from functools import partial
 from typing import Protocol
 
 from torchship.digest import Descriptor, Digest
-from torchship.errors import BlobMissing, ManifestError
+from torchship.errors import BlobMissing, HostileInput, ManifestError, RegistryError
 from torchship.oci import artifact, mediatypes, referrers
 from torchship.oci.documents import MANIFEST_LIMIT
 from torchship.oci.manifest import Manifest, parse
@@ -24,6 +24,7 @@ from torchship.oci.registry import Registry
 from torchship.progress import Progress
 
 _DEPTH = 3
+_LACKING = frozenset({400, 404})  # MANIFEST_BLOB_UNKNOWN, by registry
 _MOST = 1000  # manifests of one image, and referrers of it
 _LARGEST = 64 << 20  # bytes of all of them together
 
@@ -86,10 +87,43 @@ class Transfer:
     neighbours: Sequence[str]
     progress: Progress
     verb: str
+    _presumed: frozenset[Digest] = frozenset()
 
     def run(self, top: Descriptor) -> Sent:
         """Send an image, or an index with all its images. The name changes last."""
         manifests = tuple(_bounded(self._manifests(top)))
+        self._presumed = self._named_now()
+        try:
+            return self._run(manifests)
+        except RegistryError as fault:
+            if not self._presumed or fault.status not in _LACKING:
+                raise
+        # What the name stood for has lost a blob, or its repository has: look for each of them.
+        self._presumed = frozenset()
+        return self._run(manifests)
+
+    def _named_now(self) -> frozenset[Digest]:
+        """Return the blobs of what the name stands for: after an edit, nearly all that is needed.
+
+        One question instead of one for each layer. A registry keeps what its manifests name
+        (distribution-spec, "Pushing Manifests"); one that does not says so when it is sent the
+        next manifest.
+        """
+        if self.reference.digest is not None:
+            return frozenset()
+        found = self.registry.find_manifest(self.reference)
+        if found is None:
+            return frozenset()
+        raw, descriptor = found
+        try:
+            document = parse(raw, descriptor.media_type, str(self.reference))
+        except HostileInput:
+            return frozenset()  # it is about to be replaced
+        blobs = document.blobs if isinstance(document, Manifest) else ()
+        return frozenset(blob.digest for blob in blobs)
+
+    def _run(self, manifests: Sequence[_Held]) -> Sent:
+        top = manifests[-1].descriptor
         ways = self._bring_all(manifests)
         for manifest in manifests[:-1]:
             self._put(manifest)
@@ -137,7 +171,7 @@ class Transfer:
         """See to it that the repository has a blob, by the cheapest way."""
         beat()
         repository = self.reference.repository
-        if self.registry.has_blob(repository, blob):
+        if blob.digest in self._presumed or self.registry.has_blob(repository, blob):
             return _Way.SKIPPED
         for neighbour in self.neighbours:
             if self.registry.mount(repository, blob, origin=neighbour):
