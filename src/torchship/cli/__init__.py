@@ -28,6 +28,7 @@ _COMMANDS = {
     "reproduce": ("publish", "reproduce", "compare"),
     "report": ("report",),
     "images": ("images", "inspect", "tag", "rmi", "prune", "save", "load"),
+    "export": ("sbom",),
     "registry": ("login", "logout", "push", "pull", "copy", "tags"),
     "machine": ("doctor",),
 }

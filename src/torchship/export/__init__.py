@@ -1,0 +1,1 @@
+"""Images and runs in other tools' words: CycloneDX, RO-Crate."""
