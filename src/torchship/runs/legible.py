@@ -9,10 +9,15 @@ from __future__ import annotations
 import math
 import re
 import unicodedata
+from datetime import datetime
 
 REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
 MINUS = "\N{MINUS SIGN}"
 
+_MONTHS = (
+    "January", "February", "March", "April", "May", "June",
+    "July", "August", "September", "October", "November", "December",
+)  # fmt: skip
 _RAISED = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 _ONE = ("1", f"{MINUS}1")
 _BLANKS = re.compile(r"[ \t\r\n]+")
@@ -67,6 +72,11 @@ def duration(seconds: float) -> str:
     if seconds < 7200:
         return f"{seconds / 60:.0f} min"
     return f"{seconds / 3600:.1f} h" if seconds < 1e7 else f"{number(seconds / 86400, 3)} days"
+
+
+def day(when: datetime) -> str:
+    """Write a day in English, in whatever locale the machine is."""
+    return f"{when.day} {_MONTHS[when.month - 1]} {when.year}"
 
 
 def size(count: float) -> str:

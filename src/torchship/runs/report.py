@@ -191,6 +191,7 @@ _FILTERS: Mapping[str, object] = {
     "duration": legible.duration,
     "size": legible.size,
     "counted": legible.counted,
+    "day": legible.day,
     "cut": legible.cut,
     "sentence": legible.sentence,
     "is_digest": _is_digest,
