@@ -71,7 +71,7 @@ def execute(
     seed: int | None,
 ) -> Execution:
     """Run an image once, to its end, and read what it gave. Raises what the engine raises."""
-    began, clock = datetime.now(UTC), time.monotonic()
+    began, clock = datetime.now(UTC).replace(microsecond=0), time.monotonic()
     status = engine.run(request)
     seconds = time.monotonic() - clock
     found, fault = metrics.NOTHING, None
@@ -121,7 +121,7 @@ def of_one_run(
         parameters=found,
         seed=seed,
         runs=(execution.run,),
-        recorded=datetime.now(UTC),
+        recorded=datetime.now(UTC).replace(microsecond=0),
         torchship=__version__,
         engine=engine,
         network=request.network,

@@ -18,7 +18,7 @@ import msgspec
 
 from torchship.digest import Digest
 from torchship.engines.request import Engine, Mount, Request
-from torchship.errors import RunError
+from torchship.errors import EngineError, RunError
 from torchship.runs import typed
 from torchship.runs.record import DataUsed, Hardware, Software
 
@@ -139,19 +139,21 @@ def _ask(
     """Run a script in a container of its own; return the object that it prints, or None."""
     source = (_SCRIPTS / script).read_text()
     with tempfile.TemporaryFile() as answer, Path(os.devnull).open("wb") as nothing:
-        status = engine.run(
-            replace(
-                request,
-                command=(PYTHON, "-I", "-c", source, *arguments),
-                output=None,
-                log=None,
-                interactive=False,
-                tty=False,
-                network=False,
-                stdout=answer.fileno(),
-                stderr=nothing.fileno(),
-            )
+        asked = replace(
+            request,
+            command=(PYTHON, "-I", "-c", source, *arguments),
+            output=None,
+            log=None,
+            interactive=False,
+            tty=False,
+            network=False,
+            stdout=answer.fileno(),
+            stderr=nothing.fileno(),
         )
+        try:
+            status = engine.run(asked)
+        except EngineError:
+            return None  # no such Python; what else is wrong, the program's own run will tell
         answer.seek(0)
         raw = answer.read(_LARGEST)
     if status != 0:

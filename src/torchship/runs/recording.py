@@ -144,7 +144,7 @@ def _record(
         parameters=options,
         seed=declared.seed,
         runs=tuple(runs),
-        recorded=datetime.now(UTC),
+        recorded=datetime.now(UTC).replace(microsecond=0),
         torchship=__version__,
         engine=engine.name,
         network=plan.request.network,

@@ -1,0 +1,262 @@
+"""Several runs of an image, by an engine of the test's own."""
+
+from __future__ import annotations
+
+import json
+import os
+
+import pytest
+
+from torchship.digest import Descriptor, Digest
+from torchship.engines.request import Request
+from torchship.errors import EngineError, ManifestError, MetricsError, RunError
+from torchship.oci.assemble import DATA, METRICS, SEED
+from torchship.oci.image import Image
+from torchship.platform import Platform
+from torchship.progress import SILENT
+from torchship.runs import inside
+from torchship.runs.execution import declared
+from torchship.runs.recording import Plan, check, record
+from torchship.runs.run import RecordDirectory
+from torchship.runs.statement import encode, parse
+
+FACTS = {
+    "hardware": {"machine": "x86_64", "processors": 2, "vendor": "GenuineIntel"},
+    "software": {"python": "3.11.2", "packages": {"torch": "2.13.0"}},
+    "environment": {"OMP_NUM_THREADS": "2"},
+}
+TORCH = {"hardware": {"instructionSet": "AVX2"}, "software": {"torch": "2.13.0"}, "threads": 2}
+
+
+class Engine:
+    """An engine that runs no image: its program is a function of the request."""
+
+    name = "native"
+
+    def __init__(self, program, data=None, facts=FACTS):
+        self.program, self.data, self.facts = program, data or {}, facts
+        self.requests: list[Request] = []
+
+    def missing(self):
+        """Lack nothing."""
+
+    def prepare(self, image, *, progress=SILENT):
+        """Need nothing."""
+
+    def run(self, request):
+        """Answer the questions of `inside`, and run the program otherwise."""
+        if request.command[0] != inside.PYTHON:
+            self.requests.append(request)
+            request.log.write_text("")
+            return self.program(request)
+        if self.facts is None:
+            raise EngineError("there is no python3")
+        source = request.command[3]
+        told = {**self.facts, "data": self.data} if "/proc/cpuinfo" in source else TORCH
+        if "safetensors" in source:
+            told = {path: str(Digest.of(b"tensors")) for path in request.command[4:]}
+        os.write(request.stdout, json.dumps(told).encode())
+        return 0
+
+
+def gives(**by_seed):
+    """Return a program that measures what is given for its seed: ``seed_1=0.99``."""
+
+    def program(request):
+        seed = request.command[-1]
+        value = by_seed.get(f"seed_{seed}", 0.5)
+        (request.output / "metrics.json").write_text(json.dumps({"test_accuracy": value}))
+        return 0
+
+    return program
+
+
+def image(**labels) -> Image:
+    """Return an image with such labels."""
+    document = Descriptor(media_type="application/json", digest=Digest.of(b"image"), size=1)
+    return Image(
+        platform=Platform("linux", "amd64"),
+        descriptor=document,
+        config=document,
+        layers=(),
+        command=("python", "main.py", "--lr", "1.0"),
+        labels={
+            SEED: "--seed {seed}",
+            METRICS: '{"test_accuracy": {"name": "test_accuracy", "better": "higher"}}',
+            **labels,
+        },
+    )
+
+
+@pytest.fixture
+def recorded(tmp_path):
+    """Return a function that records an image of the test's own."""
+
+    def start(program, *, seeds=(1, 2, 3), found=None, engine=None, **plan):
+        found = found or image()
+        engine = engine or Engine(program)
+        asked = Plan(request=Request(image=found), seeds=seeds, name="mnist", **plan)
+        directory = RecordDirectory.at(tmp_path / "record")
+        stated = declared(found)
+        made = record(asked, engine, declared=stated, directory=directory, progress=SILENT)
+        assert parse(encode(made), "it") == made
+        return made
+
+    return start
+
+
+def test_each_run_gets_its_seed_and_its_directory(recorded, tmp_path):
+    """The seed is no part of the command that is recorded, nor of its parameters."""
+    engine = Engine(gives(seed_1=0.98, seed_2=0.99, seed_3=1.0))
+    made = recorded(None, engine=engine)
+    assert [request.command[-2:] for request in engine.requests] == [
+        ("--seed", "1"),
+        ("--seed", "2"),
+        ("--seed", "3"),
+    ]
+    assert made.command == ("python", "main.py", "--lr", "1.0")
+    assert made.parameters == {"lr": "1.0"}
+    assert [run.metrics["test_accuracy"] for run in made.runs] == [0.98, 0.99, 1.0]
+    assert (made.claims[0].n, made.claims[0].mean) == (3, pytest.approx(0.99))
+    assert made.hardware.instruction_set == "AVX2"
+    assert (made.determinism.threads, made.determinism.environment) == (2, {"OMP_NUM_THREADS": "2"})
+    assert sorted(path.name for path in (tmp_path / "record").iterdir()) == [
+        "seed-1",
+        "seed-2",
+        "seed-3",
+    ]
+
+
+def test_a_repeat_tells_whether_the_program_is_deterministic(recorded):
+    """It is no run of its own: it is not counted."""
+    made = recorded(gives(), repeat=True)
+    assert made.determinism.repeat.identical
+    assert len(made.runs) == 3
+
+
+def test_a_repeat_that_differs_names_what_does(recorded):
+    """A program that draws without its seed."""
+    values = iter((0.1, 0.2))
+
+    def program(request):
+        (request.output / "metrics.json").write_text(json.dumps({"test_accuracy": next(values)}))
+        return 0
+
+    repeat = recorded(program, seeds=(7,), repeat=True).determinism.repeat
+    assert (repeat.seed, repeat.identical) == (7, False)
+    assert repeat.differs == ("metrics.json", "test_accuracy")
+
+
+def test_the_first_failure_ends_it(recorded, tmp_path):
+    """The record has the failed run; nobody can publish it."""
+    made = recorded(lambda request: 3 if request.command[-1] == "2" else 0)
+    assert [run.status for run in made.runs] == [0, 3]
+    with pytest.raises(RunError, match="the run with seed 2 ended with exit status 3"):
+        check(made, declared(image()), RecordDirectory(path=tmp_path))
+
+
+def test_a_metric_that_is_not_there_cannot_be_published(recorded, tmp_path):
+    """It is told which one, and where it is looked for."""
+    made = recorded(lambda request: 0)
+    with pytest.raises(MetricsError, match="test_accuracy"):
+        check(made, declared(image()), RecordDirectory(path=tmp_path))
+
+
+def test_a_record_without_metrics_cannot_be_published(recorded, tmp_path):
+    """There is nothing to judge a reproduction by."""
+    plain = image(**{METRICS: "{}"})
+    made = recorded(lambda request: 0, found=plain)
+    with pytest.raises(MetricsError, match="no metrics"):
+        check(made, declared(plain), RecordDirectory(path=tmp_path))
+
+
+def test_data_are_checked_before_and_after(recorded):
+    """What was found in the container is in the record."""
+    digest, size = Digest.of(b"x"), 1
+    found = image(**{DATA: json.dumps({"/data/x": str(digest)})})
+    right = {"digest": str(digest), "size": size}
+    made = recorded(None, found=found, engine=Engine(gives(), data={"/data/x": right}))
+    assert [(file.name, file.digest) for file in made.data] == [("/data/x", digest)]
+
+
+@pytest.mark.parametrize(
+    ("data", "words"),
+    [
+        ({"/data/x": {"digest": str(Digest.of(b"y")), "size": 1}}, "damaged, or another"),
+        ({"/data/x": None}, "is not there"),
+        ({}, "is not there"),
+        ({"/data/x": "a lie"}, "is not there"),
+    ],
+)
+def test_damaged_data_end_it_before_anything_runs(recorded, data, words):
+    """Every run of them would be another experiment."""
+    found = image(**{DATA: json.dumps({"/data/x": str(Digest.of(b"x"))})})
+    engine = Engine(gives(), data=data)
+    with pytest.raises(RunError, match=words):
+        recorded(None, found=found, engine=engine)
+    assert engine.requests == []
+
+
+def test_data_that_change_while_it_runs(recorded):
+    """What was there before is looked at again afterwards."""
+    found = image(**{DATA: json.dumps({"/data/x": str(Digest.of(b"x"))})})
+    engine = Engine(None, data={"/data/x": {"digest": str(Digest.of(b"x")), "size": 1}})
+
+    def program(request):
+        engine.data = {"/data/x": {"digest": str(Digest.of(b"y")), "size": 1}}
+        return 0
+
+    engine.program = program
+    with pytest.raises(RunError, match="damaged, or another"):
+        recorded(None, found=found, engine=engine)
+
+
+def test_an_image_without_python_is_recorded_without_facts(recorded):
+    """Nobody looked: that is what the record says."""
+    made = recorded(None, engine=Engine(gives(), facts=None))
+    assert (made.hardware, made.software) == (None, None)
+    assert made.claims
+
+
+@pytest.mark.parametrize(
+    "facts",
+    [
+        {},
+        {"hardware": "<script>", "software": 3, "environment": [], "data": None},
+        {"hardware": {"machine": 3}, "software": {"python": ["x"]}, "environment": {"A": 1}},
+    ],
+)
+def test_an_image_that_lies_about_itself_leaves_the_facts_unknown(recorded, facts):
+    """Its Python is a stranger's."""
+    made = recorded(None, engine=Engine(gives(), facts=facts))
+    assert made.hardware is None
+    assert made.determinism.environment == {}
+
+
+def test_tensors_are_looked_at_inside(recorded):
+    """The outputs are mounted read-only, and only files of tensors are asked for."""
+
+    def program(request):
+        (request.output / "model.pt").write_bytes(os.urandom(8))
+        (request.output / "log.txt").write_text("x")
+        return 0
+
+    made = recorded(program, repeat=True)
+    assert all(run.tensors == {"model.pt": Digest.of(b"tensors")} for run in made.runs)
+    assert made.determinism.repeat.identical
+
+
+@pytest.mark.parametrize(
+    "labels",
+    [
+        {SEED: "--seed"},
+        {SEED: "{seed}\n{seed}"},
+        {DATA: "[]"},
+        {DATA: '{"/data/x": "md5:0"}'},
+        {METRICS: "{"},
+    ],
+)
+def test_labels_that_declare_nothing_clear_are_refused(labels):
+    """The image may be a stranger's."""
+    with pytest.raises(ManifestError, match="label"):
+        declared(image(**labels))
