@@ -298,6 +298,7 @@ def test_changed_facts_come_first():
 
 def test_commands_can_be_copied():
     """Words that a shell would take apart are quoted; the image is named by its digest."""
+    assert "python main.py --seed 1" in Reader(page(accuracies(0.9))).text
     made = accuracies(0.9, command=("python", "main.py", "--name", "a b; rm -rf $HOME"))
     text = Reader(page(replace(made, image=replace(IMAGE, name="r.example:5000/me/mnist:v1")))).text
     assert "torchship reproduce r.example:5000/me/mnist:v1" in text
@@ -305,6 +306,15 @@ def test_commands_can_be_copied():
         f"docker run --rm r.example:5000/me/mnist@{IMAGE.manifest} "
         "python main.py --name 'a b; rm -rf $HOME' --seed 1"
     ) in text
+
+
+def test_no_command_is_offered_for_what_is_no_name():
+    """A name that a shell or a program would take for an option is shown, and never to be typed."""
+    for name in ("-v/:/host", "--privileged", "$(reboot)/x", "a b"):
+        made = accuracies(0.9, image=replace(IMAGE, name=name))
+        lines = re.findall(r"<pre>(.*?)</pre>", page(made))
+        assert lines == ["python main.py --seed 1"]
+    assert "torchship publish HOST/YOU/mnist:TAG" in Reader(page(accuracies(0.9))).text
 
 
 def test_layers_by_size_and_origin():

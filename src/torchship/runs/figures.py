@@ -16,7 +16,7 @@ from torchship.runs.curve import places, step_name
 from torchship.runs.difference import FirstDifference
 from torchship.runs.legible import signed
 from torchship.runs.record import Claim, Curve, Run
-from torchship.runs.verdict import Judgement
+from torchship.runs.verdict import Judgement, Level
 
 MOST_POINTS = 200
 """Dots of one side in the figure of a claim."""
@@ -124,7 +124,11 @@ def claim_figure(
     tolerance, near = claim.tolerance, judgement.near if judgement else None
     mean = judgement.reproducer if judgement else None
     band = None if tolerance is None else (center - tolerance, center + tolerance)
-    interval = None if near is None or mean is None else (mean - near, mean + near)
+    # of equal bits nothing is left to chance
+    tested = judgement is not None and judgement.level is not Level.BIT_IDENTICAL
+    interval = (
+        (mean - near, mean + near) if tested and near is not None and mean is not None else None
+    )
     axis = Axis.over((center, *theirs, *ours, *(band or ()), *(interval or ())))
     return ClaimFigure(
         ticks=axis.ticks(6),

@@ -6,8 +6,11 @@ import shlex
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from torchship.errors import InvalidReference
+from torchship.oci.reference import HUB, Reference
 from torchship.project.seeds import fault, seeded
 from torchship.runs.legible import counted, cut, legible, sentence
+from torchship.runs.profile import NAMES
 from torchship.runs.record import Record, Run
 from torchship.runs.verdict import Level, Verdict, run_differences
 
@@ -158,52 +161,58 @@ def _row(side: str, run: Run, names: Sequence[str], other: Run | None = None) ->
 
 
 def commands(author: Record, here: Record | None) -> tuple[Command, ...]:
-    """Return what to type to have it all again."""
-    image = f"{_repository(author.image.name)}@{author.image.index or author.image.manifest}"
-    name = legible(author.image.name)
-    found = [
-        Command(about="reproduce it, and get a verdict", line=_line("torchship", "reproduce", name))
-    ]
+    """Return what ran, and what to type to have it all again."""
+    return tuple(_commands(author, here))
+
+
+def _commands(author: Record, here: Record | None) -> Iterator[Command]:
+    run = author.runs[0]
+    program, variables = _seeded(author, run)
+    seeds = [str(each.seed) for each in author.runs[1:] if each.seed is not None]
+    others = f", and seed{'s' if len(seeds) > 1 else ''} {', '.join(seeds)} in its place"
+    settings = [f"{name}={value}" for name, value in variables.items()]
+    about = "what ran in the container"
+    if run.seed is not None:
+        about += cut(f", with seed {run.seed}{others if seeds else ''}", 200)
+    yield Command(about=about, line=_line(*settings, *program))
     if here is not None:
-        found.append(
-            Command(
-                about="this verdict, from the two records",
-                line=_line("torchship", "compare", "author.json", "record.json"),
-            )
-        )
-    for run in author.runs[:1]:
-        found.append(
-            Command(
-                about="one run with plain Docker, of the very image",
-                line=_line(
-                    "docker", "run", "--rm", *_variables(author, run), image, *_argv(author, run)
-                ),
-            )
-        )
-    return tuple(found)
+        line = _line("torchship", "compare", "author.json", "record.json")
+        yield Command(about="this verdict again, from the two records", line=line)
+    name = _reference(author.image.name)
+    if name is None:
+        return
+    if name.registry == HUB and not author.image.name.startswith(HUB):
+        # a name that only the author's store knows: no registry has it yet
+        line = _line("torchship", "publish", f"HOST/YOU/{name.repository.rpartition('/')[2]}:TAG")
+        yield Command(about="publish it with its record, for anyone to reproduce", line=line)
+        return
+    line = _line("torchship", "reproduce", author.image.name)
+    yield Command(about="reproduce it, and get a verdict", line=line)
+    image = f"{name.registry}/{name.repository}@{author.image.index or author.image.manifest}"
+    given = [word for each in settings for word in ("-e", each)]
+    line = _line("docker", "run", "--rm", *given, image, *program)
+    yield Command(about="one run with plain Docker, of the very image", line=line)
 
 
-def _repository(name: str) -> str:
-    head, slash, last = legible(name).partition("@")[0].rpartition("/")
-    return f"{head}{slash}{last.partition(':')[0]}"
-
-
-def _argv(record: Record, run: Run) -> tuple[str, ...]:
-    return _seeded(record, run)[0]
-
-
-def _variables(record: Record, run: Run) -> tuple[str, ...]:
-    given = dict(_seeded(record, run)[1])
-    if record.determinism.profile == "strict":
-        given = {**record.determinism.environment, **given}
-    return tuple(word for name, value in given.items() for word in ("-e", f"{name}={value}"))
+def _reference(name: str) -> Reference | None:
+    """Read an image's name; None for one that could be an option, or anything else, in a shell."""
+    try:
+        return Reference.parse(name)
+    except InvalidReference:
+        return None
 
 
 def _seeded(record: Record, run: Run) -> tuple[tuple[str, ...], dict[str, str]]:
+    """Return a run's command, and its variables: the seed's, and those of the strict profile."""
+    strict = record.determinism.profile == "strict"
+    pinned = {
+        name: value for name, value in record.determinism.environment.items() if name in NAMES
+    }
+    variables = pinned if strict else {}
     if record.seed is not None and fault(record.seed):  # a stranger's: it gives no seed
-        return record.command, {}
+        return record.command, variables
     found = seeded(record.command, record.seed, run.seed)
-    return found.command, dict(found.environment)
+    return found.command, {**variables, **found.environment}
 
 
 def _line(*words: str) -> str:
