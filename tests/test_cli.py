@@ -640,13 +640,13 @@ def test_a_full_disk(machine):
 
 
 def test_a_machine_without_user_namespaces(machine):
-    """Where the kernel forbids them, `run` says so before it builds, and who can run the image."""
+    """Where the kernel forbids them, the native engine says so, and who can run the image."""
     project = machine.project()
     done = subprocess.run(
         in_namespaces(
             "echo 0 > /proc/sys/user/max_user_namespaces",
             f'{sys.executable} -m torchship build "{project}"',
-            f'exec {sys.executable} -m torchship run "{project}"',
+            f'exec {sys.executable} -m torchship run --engine native "{project}"',
         ),
         env=dict(machine.environment),
         capture_output=True,

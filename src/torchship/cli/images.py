@@ -88,7 +88,7 @@ def _published(text: str, missing: ImageNotFound) -> Sequence[ImageDescription]:
     from torchship.oci.reference import Reference
     from torchship.oci.registry import Registry
 
-    if text.startswith("sha256:"):
+    if "/" not in text:  # a digest, or a name that is most likely one of the user's own
         raise missing
     reference = Reference.parse(text)
     registry = Registry(reference.registry)
