@@ -17,6 +17,7 @@ import click
 from torchship.cli.common import choice, cpus, engine, example, gpus, memory, open_store, variant
 from torchship.cli.record import output, run_directory
 from torchship.cli.run import Options, parse_memory, prepare
+from torchship.cli.signing import signed_by, signed_issuer, trust_config
 from torchship.display import clean
 from torchship.errors import ImageNotFound, TorchshipError, UsageError
 
@@ -70,7 +71,12 @@ def tell(verdict: Verdict, author: Record, reproducer: Record, *, as_json: bool)
 )
 @click.argument("reference")
 @click.argument("path", metavar="[RECORD]", required=False, type=click.Path(path_type=Path))
-def publish(reference: str, path: Path | None) -> None:
+@click.option("--sign", is_flag=True, help="Sign the record; says first what becomes public.")
+@click.option("--yes", "agreed", is_flag=True, help="Agree to that without being asked.")
+@trust_config
+def publish(
+    reference: str, path: Path | None, sign: bool, agreed: bool, trust_config: Path | None
+) -> None:
     """Push an image with its record, so that anyone can `torchship reproduce` it.
 
     RECORD is a record.json or the directory that `record` wrote: the newest in runs/ unless
@@ -140,6 +146,9 @@ def publish(reference: str, path: Path | None) -> None:
 @memory
 @click.option("--platform", metavar="OS/ARCH", help="Run this platform of an index.")
 @variant
+@signed_by
+@signed_issuer
+@trust_config
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def reproduce(
     reference: str,
@@ -153,6 +162,9 @@ def reproduce(
     memory: str | None,
     platform: str | None,
     variant: str | None,
+    signed_by: str | None,
+    signed_issuer: str | None,
+    trust_config: Path | None,
     as_json: bool,
 ) -> None:
     """Run a published image again, and judge it by its author's record.
@@ -241,7 +253,7 @@ def _reproduced(
             stdout=2,
         )
         for sentence in expectation(author, facts(request, ready.engine, data=())):
-            progress.say(f"expect: {sentence}")
+            progress.say(clean(f"expect: {sentence}"))
         folder = run_directory(output, ready.image.descriptor.digest)
         (folder.path / reproduction.AUTHOR).write_bytes(published.raw)
         plan = Plan(
