@@ -260,3 +260,14 @@ def test_labels_that_declare_nothing_clear_are_refused(labels):
     """The image may be a stranger's."""
     with pytest.raises(ManifestError, match="label"):
         declared(image(**labels))
+
+
+def test_a_program_that_cannot_start_leaves_no_directory(recorded, tmp_path):
+    """Nothing was run, so there is nothing to look at."""
+
+    def missing(request):
+        raise EngineError("there is no such program")
+
+    with pytest.raises(EngineError, match="no such program"):
+        recorded(missing)
+    assert not (tmp_path / "record").exists()

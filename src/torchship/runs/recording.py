@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Literal
@@ -10,7 +11,7 @@ from typing import Literal
 from torchship import __version__
 from torchship.digest import Digest
 from torchship.engines.request import Engine, Request
-from torchship.errors import MetricsError, RunError
+from torchship.errors import MetricsError, RunError, TorchshipError
 from torchship.progress import Progress
 from torchship.project.revision import Revision
 from torchship.project.seeds import seeded
@@ -91,14 +92,20 @@ def _once(
         output=folder.output,
         log=folder.log,
     )
-    return execute(
-        request,
-        engine,
-        metrics_of=declared.metrics,
-        output=folder.output,
-        log=folder.log,
-        seed=seed,
-    )
+    try:
+        return execute(
+            request,
+            engine,
+            metrics_of=declared.metrics,
+            output=folder.output,
+            log=folder.log,
+            seed=seed,
+        )
+    except TorchshipError:
+        folder.discard()
+        with suppress(OSError):  # others have run before it
+            folder.path.parent.rmdir()
+        raise
 
 
 def _told(execution: Execution, place: int, count: int) -> str:
