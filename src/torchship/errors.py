@@ -27,6 +27,7 @@ Each message is one clear sentence with the path to the fault; `hint` says what 
     │   ├── BlobMissing         a blob that should be in the store is not
     │   └── ImageNotFound       no such image in the store
     ├── RegistryError           a registry refused, failed or lied
+    ├── SignatureError          a record could not be signed, or its signature does not hold
     ├── EngineError             an engine is missing or could not start the container
     └── RunError                a run failed, or its data are damaged                       (exit 4)
 """
@@ -173,6 +174,10 @@ class RegistryError(TorchshipError):
         self.request = request
         self.status = status
         self.code = code
+
+
+class SignatureError(TorchshipError):
+    """A record could not be signed; or its signature is faulty, or missing where one is needed."""
 
 
 class EngineError(TorchshipError):

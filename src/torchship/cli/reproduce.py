@@ -17,7 +17,15 @@ import click
 from torchship.cli.common import choice, cpus, engine, example, gpus, memory, open_store, variant
 from torchship.cli.record import output, run_directory
 from torchship.cli.run import Options, parse_memory, prepare
-from torchship.cli.signing import signed_by, signed_issuer, trust_config
+from torchship.cli.signing import (
+    Wanted,
+    attach_signature,
+    check,
+    signed,
+    signed_by,
+    signed_issuer,
+    trust_config,
+)
 from torchship.display import clean
 from torchship.errors import ImageNotFound, TorchshipError, UsageError
 
@@ -67,6 +75,7 @@ def tell(verdict: Verdict, author: Record, reproducer: Record, *, as_json: bool)
     epilog=example(
         "torchship publish registry.example/me/mnist:v0.1",
         "torchship publish registry.example/me/mnist:v0.1 runs/20261123T020000Z-440fcabf73cc",
+        "torchship publish registry.example/me/mnist:v0.1 --sign",
     )
 )
 @click.argument("reference")
@@ -102,12 +111,19 @@ def publish(
             hint=f"record {reference}, or first name the recorded image so: "
             f"torchship tag {image.digest} {reference}",
         )
+    cites = path is not None and reproduction.is_reproduction(path)
+    if sign and cites:
+        raise UsageError("--sign signs an author's record, and this is a reproduction of one")
+    # Before anything is written: whoever does not agree has published nothing.
+    bundle = signed(published, trusting=trust_config, agreed=agreed) if sign else None
     store.tag(named, image)
-    if path is not None and reproduction.is_reproduction(path):
+    if path is not None and cites:
         attached, verdict = reproduction.attach(store, image, path)
         click.echo(f"reproduced by this record: {verdict.wording}", err=True)
     else:
         attached = publishing.attach(store, image, published)
+    if bundle is not None:
+        attach_signature(store, image, published, bundle)
     with display() as progress:
         progress.say(
             "what becomes public with the record: its metrics and parameters, the processor, "
@@ -121,6 +137,7 @@ def publish(
     epilog=example(
         "torchship reproduce registry.example/me/mnist:v0.1",
         "torchship reproduce registry.example/me/mnist:v0.1 --runs 3",
+        "torchship reproduce registry.example/me/mnist:v0.1 --signed-by ada@example.org",
     )
 )
 @click.argument("reference")
@@ -179,9 +196,10 @@ def reproduce(
 
     limit = parse_memory(memory)
     options = Options.parse(engine, gpus, platform, variant, None, variables={})
+    wanted = Wanted.parse(signed_by, signed_issuer, trust_config)
     try:
         author, made, folder = _reproduced(
-            reference, count, record_file, options, output, network, cpus, limit
+            reference, count, record_file, options, output, network, cpus, limit, wanted
         )
     except UsageError:
         raise
@@ -210,6 +228,7 @@ def _reproduced(
     network: bool,
     cpus: float | None,
     memory: int | None,
+    wanted: Wanted,
 ) -> tuple[Record, Record, RecordDirectory]:
     """Pull, say what to expect, run; return the author's record and one of the runs."""
     from torchship.display import display
@@ -231,6 +250,7 @@ def _reproduced(
             else publishing.chosen(ready.store, top, progress)
         )
         published = publishing.about(published, ready.image.descriptor.digest, top.digest)
+        check(ready.store, top, published, wanted, progress)
         author = published.record
         if author.network and not network:
             raise UsageError(
