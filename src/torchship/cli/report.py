@@ -14,8 +14,6 @@ if TYPE_CHECKING:
     from torchship.runs.publishing import Published
     from torchship.runs.record import Record
 
-AUTHOR = "author.json"
-
 
 @click.command(
     epilog=example(
@@ -40,27 +38,31 @@ def report(run: Path, reproducer: Path | None, output: Path | None) -> None:
     """
     from torchship.runs.publishing import read
 
-    made = read(reproducer or run)
-    author = read(run) if reproducer else _author(run)
-    click.echo(draw(author, made, output or _beside(reproducer or run)))
+    if reproducer is None:
+        click.echo(drawn(run, output))
+    else:
+        click.echo(_draw(read(run), read(reproducer), output or _beside(reproducer)))
 
 
-def draw(author: Published | None, made: Published, output: Path) -> Path:
-    """Write the page of a record, judged by its author's where there is one; return its path."""
+def drawn(run: Path, output: Path | None = None) -> Path:
+    """Draw the record of a file or directory; return the page's path, report.html beside it.
+
+    A directory of `reproduce` also holds the author's record: the page is then the verdict's.
+    """
+    from torchship.runs.publishing import read
+    from torchship.runs.reproduction import AUTHOR, is_reproduction
+
+    author = read(run / AUTHOR) if is_reproduction(run) else None
+    return _draw(author, read(run), output or _beside(run))
+
+
+def _draw(author: Published | None, made: Published, output: Path) -> Path:
     from torchship.runs.report import render
 
     image = _image((author or made).record)
     page = render(author, made, image=image) if author else render(made, image=image)
     output.write_text(page, encoding="utf-8", newline="\n")
     return output
-
-
-def _author(run: Path) -> Published | None:
-    """Return the author's record, which `reproduce` leaves beside the one of its own runs."""
-    from torchship.runs.publishing import read
-
-    file = run / AUTHOR
-    return read(file) if run.is_dir() and file.exists() else None
 
 
 def _beside(run: Path) -> Path:
