@@ -153,6 +153,7 @@ def sealed(root: Path) -> Machine:
             "TMPDIR": str(root / "tmp"),
             "XDG_CONFIG_DIRS": str(root / "xdg"),
             "TORCHSHIP_HOME": str(root / "store"),
+            "TORCHSHIP_ENGINE": "native",  # whatever else this machine has
             "PIP_CONFIG_FILE": os.devnull,
             "PIP_NO_INDEX": "1",
             "PIP_FIND_LINKS": str(root / "shelf"),

@@ -44,7 +44,9 @@ engine = click.option(
     type=click.Choice(["auto", "docker", "podman", "native"]),
     default="auto",
     show_default=True,
-    help="What runs the image; auto takes the first of these that works here.",
+    envvar="TORCHSHIP_ENGINE",
+    help="What runs the image; auto takes the first of these that works here. "
+    "TORCHSHIP_ENGINE names another default.",
 )
 gpus = click.option(
     "--gpus",

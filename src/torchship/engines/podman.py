@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import shutil
 import sys
 import tempfile
@@ -152,7 +153,7 @@ class Podman(CommandLineEngine):
     # -- a run
 
     def _own_arguments(self, request: Request) -> tuple[str, ...]:
-        words = list(podman_arguments(request.gpus))
+        words = [*podman_arguments(request.gpus), *_limits()]
         init = next((path for path in _INITS if os.access(path, os.X_OK)), None)
         init = init or shutil.which("catatonit")
         if init is not None:
@@ -172,3 +173,16 @@ class Podman(CommandLineEngine):
         if request.memory is None:
             return None  # Podman forgets why a container ended when it is gone
         return "the program was killed: it probably needed more memory than the --memory it had"
+
+
+def _limits() -> tuple[str, ...]:
+    """Ask for no more open files and processes than this process may have.
+
+    Podman as root asks for a million, which root inside a container has no right to give.
+    """
+    words = []
+    for name, number in (("nofile", resource.RLIMIT_NOFILE), ("nproc", resource.RLIMIT_NPROC)):
+        most = resource.getrlimit(number)[1]
+        if most != resource.RLIM_INFINITY:
+            words.append(f"--ulimit={name}={most}:{most}")
+    return tuple(words)
