@@ -213,6 +213,7 @@ def test_without_the_library_the_extra_is_named(monkeypatch):
 def test_what_becomes_public_is_told_before_it_does(published, config, monkeypatch, capsys):
     """Whoever does not agree has signed nothing."""
     monkeypatch.setenv(signature.TOKEN, private.token(ADA))
+    monkeypatch.setattr(sys, "stdin", SimpleNamespace(isatty=lambda: True))
     asked = []
     monkeypatch.setattr(click, "confirm", lambda *_, **__: asked.append(capsys.readouterr()))
     with private.serving() as watched, pytest.raises(SignatureError, match="not signed"):

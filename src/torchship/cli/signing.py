@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -68,6 +69,10 @@ def signed(published: Published, *, trusting: Path | None, agreed: bool) -> byte
     issuer = token.federated_issuer
     told = _PUBLIC.format(identity=clean(token.identity), issuer=clean(issuer))
     click.echo(told, err=True, nl=False)
+    if not agreed and not sys.stdin.isatty():
+        raise UsageError(
+            "nobody is there to agree, so nothing was signed or published", hint="add --yes"
+        )
     if not agreed and not click.confirm("Sign?", err=True):
         raise SignatureError(
             "not signed, and nothing was published", hint="publish without --sign to stay unnamed"

@@ -1,0 +1,85 @@
+"""What is attached to a published image beside its record: signatures, bills of materials."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from tests.integration.test_end_to_end import machine, shared
+from tests.integration.test_reproduce import FEW, author, project, publish, reader, reference
+
+from torchship.oci.artifact import read, referrers
+from torchship.oci.image import manifests
+from torchship.runs import signature
+
+sigstore = pytest.importorskip("tests.runs.sigstore")
+__all__ = ["author", "machine", "project", "reader", "reference", "shared"]
+
+pytestmark = [pytest.mark.network, pytest.mark.engine]
+
+ADA = "ada@example.org"
+CYCLONEDX = "application/vnd.cyclonedx+json"
+
+
+@pytest.fixture
+def trust(tmp_path):
+    """Serve a private sigstore; give the file that describes it."""
+    with sigstore.serving() as served:
+        path = tmp_path / "trust.json"
+        path.write_text(served.trust_config)
+        yield path
+
+
+def test_a_signed_record_is_verified_before_anything_runs(
+    author, reader, project, reference, trust
+):
+    """By whom it is signed is told, and whoever else should have signed it stops the run."""
+    publish(author, project, reference, *FEW)
+    signing = author.with_environment(**{signature.TOKEN: sigstore.token(ADA)})
+    command = ("publish", reference, "authors", "--sign", "--trust-config", trust)
+    signing.torchship(*command).fails("nobody is there to agree", "--yes", status=2)
+    answer = signing.torchship(*command, "--yes")
+    assert answer.status == 0, answer.err
+    assert f"who you are: {ADA}" in answer.err
+
+    def again(*options):
+        command = ("reproduce", reference, "--engine", "native", "--trust-config", trust)
+        return reader.torchship(*command, *options)
+
+    refused = again("--signed-by", "eve@example.org", "-o", "refused")
+    assert refused.status == 4
+    assert f"signed by {ADA} ({sigstore.ISSUER}), and not by eve@example.org" in refused.out
+    assert not (reader.root / "refused").exists()
+    answer = again("--signed-by", ADA, "--signed-issuer", sigstore.ISSUER)
+    assert answer.status == 0, answer.err
+    assert answer.out.startswith("BIT-IDENTICAL")
+    assert f"signed by {ADA} (says {sigstore.ISSUER})" in answer.err
+    # the public sigstore knows nobody of the private one
+    stranger = reader.torchship("reproduce", reference, "--engine", "native")
+    assert stranger.status == 4
+    assert "signature does not hold" in stranger.out
+
+
+def test_a_bill_of_materials_travels_with_the_image(author, reader, project, reference):
+    """What the author attached and what a reader makes of the same image are the same bytes."""
+    pytest.importorskip("cyclonedx")
+    author.build(project, "-t", reference)
+    answer = author.torchship("sbom", reference, "--push")
+    assert answer.status == 0, answer.err
+    assert reader.torchship("pull", reference).status == 0
+    store = reader.store
+    (image,) = manifests(store, store.find(reference))
+    (found,) = referrers(store, image.digest, CYCLONEDX)
+    assert str(found.digest) == answer.out.strip()
+    (layer,) = read(store, found).layers
+    own = reader.torchship("sbom", reference)
+    assert own.out.encode() == store.read(layer)
+    listed = {each["bom-ref"] for each in json.loads(own.out)["components"]}
+    assert "data:/data/x" in listed and "os:debian" in listed
+    assert any(ref.startswith("pkg:deb/debian/libc6@") for ref in listed)
+    assert any(each["artifactType"] == CYCLONEDX for each in _inspected(reader, reference))
+
+
+def _inspected(machine, reference):
+    (found,) = json.loads(machine.torchship("inspect", reference, "--json").out)
+    return found["referrers"]
