@@ -268,6 +268,10 @@ def test_the_published_case_is_no_pass():
     assert "1.96 √2 √(p(1 − p)/N) = 0.00253" in text
     assert "consistent if errors are independent" in text
     assert "WITHIN TOLERANCE" not in text
+    (judgement,) = compare(author, here).claims
+    figure = figures.claim_figure(author.claims[0], author.runs, here.runs, judgement)
+    assert figure.band is None
+    assert figure.chance.start < figure.here.mean < figure.author.mean < figure.chance.end
 
 
 def test_the_first_difference_is_said_and_drawn():

@@ -69,12 +69,17 @@ class Points:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClaimFigure:
-    """A claim's runs on one axis, with the ``band`` in which a reproduction's mean may lie."""
+    """A claim's runs on one axis, with the ``band`` in which a reproduction's mean may lie.
+
+    ``chance`` is what takes its place where no spread is known, for an accuracy: the binomial
+    bound around the author's, which is no tolerance.
+    """
 
     ticks: tuple[Tick, ...]
     author: Points
     here: Points | None = None
     band: Span | None = None
+    chance: Span | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -129,7 +134,10 @@ def claim_figure(
     interval = (
         (mean - near, mean + near) if tested and near is not None and mean is not None else None
     )
-    axis = Axis.over((center, *theirs, *ours, *(band or ()), *(interval or ())))
+    bound = judgement.binomial.bound if judgement and judgement.binomial else None
+    chance = None if bound is None else (center - bound, center + bound)
+    ends = (*(band or ()), *(interval or ()), *(chance or ()))
+    axis = Axis.over((center, *theirs, *ours, *ends))
     return ClaimFigure(
         ticks=axis.ticks(6),
         author=Points(dots=_dots(axis, theirs), mean=axis.at(center)),
@@ -141,6 +149,7 @@ def claim_figure(
         if here
         else None,
         band=_span(axis, band),
+        chance=_span(axis, chance),
     )
 
 
