@@ -25,6 +25,7 @@ from torchship.engines import namespaces
 pytestmark = pytest.mark.network
 
 ROOT = Path(__file__).parents[2]
+NATIVE = ("--engine", "native")  # which the fixture makes sure of; Docker or Podman may be there
 SHOW = """\
 import json, os, sys
 print(json.dumps({"arguments": sys.argv[1:], "uid": os.getuid(), "cwd": os.getcwd(),
@@ -70,7 +71,9 @@ def bare(machine, shared) -> Path:
 def test_what_a_program_sees(machine, bare):
     """Its arguments, an ordinary user, its own directory, and no variable of the caller's."""
     there = machine.with_environment(SECRET="mine")
-    answer = there.torchship("run", bare, "-e", "GIVEN=1", "--", "python", "main.py", "--a", "b c")
+    answer = there.torchship(
+        "run", *NATIVE, bare, "-e", "GIVEN=1", "--", "python", "main.py", "--a", "b c"
+    )
     assert answer.status == 0, answer.err
     seen = json.loads(answer.out)
     assert seen["arguments"] == ["--a", "b c"]
@@ -88,7 +91,7 @@ def test_the_run_directory(machine, bare):
         "(out / 'deep').mkdir()\n(out / 'deep' / 'model').write_text('weights')\n"
         "(out / 'metrics.json').write_text(json.dumps({'loss': 0.5}))\n"
     )
-    answer = machine.torchship("run", bare)
+    answer = machine.torchship("run", *NATIVE, bare)
     assert answer.status == 0, answer.err
     (found,) = (machine.root / "runs").iterdir()
     assert f"run directory: runs/{found.name}\n" in answer.err
@@ -97,19 +100,19 @@ def test_the_run_directory(machine, bare):
     assert (found / "output" / "deep" / "model").stat().st_uid == os.geteuid()
     assert (found / "stdout.log").read_text() == "said\n"
     assert json.loads((found / "record.json").read_bytes())
-    assert machine.torchship("run", "-o", "here", bare).status == 0
+    assert machine.torchship("run", *NATIVE, "-o", "here", bare).status == 0
     assert (machine.root / "here" / "output" / "metrics.json").is_file()
 
 
 @pytest.mark.parametrize(("program", "status"), [("exit(7)", 7), ("import os; os.abort()", 134)])
 def test_exit_status(machine, bare, program, status):
     """`run` ends with the program's exit status, 128 + N after signal N."""
-    assert machine.torchship("run", bare, "--", "python", "-c", program).status == status
+    assert machine.torchship("run", *NATIVE, bare, "--", "python", "-c", program).status == status
 
 
 def test_a_program_that_is_not_there(machine, bare):
     """A command that the image lacks is 125, and named."""
-    machine.torchship("run", bare, "--", "nothing-here").fails("nothing-here", status=125)
+    machine.torchship("run", *NATIVE, bare, "--", "nothing-here").fails("nothing-here", status=125)
 
 
 def test_mounts(machine, bare):
@@ -117,10 +120,12 @@ def test_mounts(machine, bare):
     (machine.root / "data").mkdir()
     (machine.root / "data" / "in").write_text("there\n")
     script = "cat /data/in; touch /data/new; test -e /home/user/.. && ls /"
-    answer = machine.torchship("run", bare, "-v", "./data:/data:ro", "--", "sh", "-c", script)
+    answer = machine.torchship(
+        "run", *NATIVE, bare, "-v", "./data:/data:ro", "--", "sh", "-c", script
+    )
     assert answer.out.startswith("there\n")
     assert "Read-only file system" in answer.err
-    answer = machine.torchship("run", bare, "-v", "./data:/data", "--", "sh", "-c", script)
+    answer = machine.torchship("run", *NATIVE, bare, "-v", "./data:/data", "--", "sh", "-c", script)
     assert answer.status == 0
     assert (machine.root / "data" / "new").exists()
 
@@ -133,9 +138,12 @@ def test_no_network_unless_asked(machine, bare):
     threading.Thread(target=server.serve_forever, daemon=True).start()
     reach = f"import socket; socket.create_connection(('127.0.0.1', {server.server_port})).close()"
     try:
-        refused = machine.start("run", bare, "--", "python", "-c", reach)
+        refused = machine.start("run", *NATIVE, bare, "--", "python", "-c", reach)
         assert "ConnectionRefusedError" in refused.communicate()[1]
-        assert machine.torchship("run", "--network", bare, "--", "python", "-c", reach).status == 0
+        assert (
+            machine.torchship("run", *NATIVE, "--network", bare, "--", "python", "-c", reach).status
+            == 0
+        )
     finally:
         server.shutdown()
         server.server_close()
@@ -147,7 +155,7 @@ def test_ctrl_c_reaches_the_program(machine, bare):
         "import time\ntry:\n    print('ready', flush=True)\n    time.sleep(60)\n"
         "except KeyboardInterrupt:\n    print('saved', flush=True)\n    raise SystemExit(5)\n"
     )
-    process = machine.start("run", bare, start_new_session=True)
+    process = machine.start("run", *NATIVE, bare, start_new_session=True)
     assert process.stdout.readline() == "ready\n"
     os.killpg(process.pid, signal.SIGINT)
     out, err = process.communicate(timeout=30)
@@ -159,7 +167,7 @@ def test_a_terminal(machine, bare):
     """`run -it` gives the program a terminal to talk on."""
     ours, theirs = pty.openpty()
     process = machine.start(
-        *("run", "-it", bare, "--", "bash", "-c", "tty -s && read word && echo got $word"),
+        *("run", *NATIVE, "-it", bare, "--", "bash", "-c", "tty -s && read word && echo got $word"),
         stdin=theirs,
         stdout=theirs,
         stderr=theirs,
@@ -182,7 +190,7 @@ def test_an_image_by_name_and_by_digest(machine, bare):
     """An image that was built runs from anywhere by its name, and by its digest."""
     digest = machine.build(bare, "-t", "me/shown:v1")
     for reference in ("me/shown:v1", digest):
-        answer = machine.torchship("run", reference, "--", "python", "-c", "print(6 * 7)")
+        answer = machine.torchship("run", *NATIVE, reference, "--", "python", "-c", "print(6 * 7)")
         assert answer.out == "42\n", answer.err
 
 
@@ -197,7 +205,7 @@ def test_three_hundred_wheels_run(machine, bare):
         "print(sum(importlib.import_module(f'package_{n:03}').ANSWER for n in range(300)))\n"
     )
     (bare / "pyproject.toml").write_text('[tool.torchship]\nname = "many"\nbytecode = "none"\n')
-    answer = machine.torchship("run", bare)
+    answer = machine.torchship("run", *NATIVE, bare)
     assert answer.out == f"{42 * 300}\n", answer.err
     assert len(layers(machine, "many")) <= 127
 
@@ -208,7 +216,7 @@ def test_bytecode_is_used(machine, bare):
     (bare / "requirements.txt").write_text("leaf\n")
     (bare / "main.py").write_text("import leaf\nprint(leaf.__cached__)\nimport os\n"
                                   "print(os.path.exists(leaf.__cached__))\n")  # fmt: skip
-    answer = machine.torchship("run", bare)
+    answer = machine.torchship("run", *NATIVE, bare)
     cached, there = answer.out.split()
     assert cached.startswith("/opt/venv/lib/python3.11/site-packages/__pycache__/leaf.")
     assert there == "True"

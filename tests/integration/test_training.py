@@ -30,7 +30,17 @@ def test_what_a_training_imports_is_compiled(tmp_path):
     (project / "main.py").write_text(PROGRAM)
     (project / "requirements.txt").write_text("torch==2.13.0\n")
     # -B: otherwise Python would write what it misses, and nothing would seem to be missing
-    command = [sys.executable, "-m", "torchship", "run", str(project), "-o", str(tmp_path / "run")]
+    command = [
+        sys.executable,
+        "-m",
+        "torchship",
+        "run",
+        "--engine",
+        "native",
+        str(project),
+        "-o",
+        str(tmp_path / "run"),
+    ]
     done = subprocess.run(
         [*command, "--", "python", "-B", "main.py"], capture_output=True, text=True, check=False
     )
