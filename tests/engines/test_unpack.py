@@ -346,6 +346,20 @@ def test_what_a_power_cut_may_have_torn_is_unpacked_again(tmp_path):
     assert len(opened) == 2
 
 
+def test_what_was_just_unpacked_is_left_to_the_system(tmp_path):
+    """Nobody waits for the disk: a layer is settled when it has had the time to get there."""
+    layer = write_layer(
+        tmp_path / "l", lambda archive: archive.add(Entry(path="a", size=2), [b"hi"])
+    )
+    (root,) = unpack.unpack_all([layer], lambda _: (tmp_path / "l").open("rb"), tmp_path / "u")
+    assert unpack.unsettled(tmp_path / "u", [layer, layer], age=60) == ()
+    aged = time.time() - 61
+    os.utime(root.parent / "boot", (aged, aged))
+    assert unpack.unsettled(tmp_path / "u", [layer, layer], age=60) == (layer,)
+    unpack.settle(tmp_path / "u", [layer])
+    assert unpack.unsettled(tmp_path / "u", [layer], age=60) == ()
+
+
 def _unpack(path, layer_values, unpacked):
     digest, diff_id, size = layer_values
     layer = Layer(digest=Digest(digest), diff_id=Digest(diff_id), size=size, unpacked_size=0)

@@ -27,6 +27,10 @@ from torchship.oci.store import Store
 from torchship.platform import Platform
 from torchship.progress import SILENT, Progress
 
+_WRITTEN = 60.0
+"""Seconds after which Linux has written a file to the disk by itself, and then some: it starts
+after 30 (Documentation/admin-guide/sysctl/vm.rst, dirty_expire_centisecs)."""
+
 MAX_LAYERS = 500
 """Linux takes no more in one overlay (fs/overlayfs); Docker stops at 127."""
 
@@ -113,8 +117,10 @@ class Native:
             layers, lambda layer: store.open_blob(layer.digest), store.unpacked
         )
         self._leases.enter_context(unpack.lease(folders))
-        # The disk is written to while the program runs; if it ends first, the next run goes on
-        threading.Thread(target=self._settle, args=(layers,), name="settle", daemon=True).start()
+        if waiting := unpack.unsettled(store.unpacked, layers, age=_WRITTEN):
+            threading.Thread(
+                target=self._settle, args=(waiting,), name="settle", daemon=True
+            ).start()
         # overlayfs refuses a folder that stands twice. What a layer holds and hides is the same
         # with its lower occurrences left out: the uppermost one says it all again.
         return tuple(reversed(dict.fromkeys(reversed(folders))))

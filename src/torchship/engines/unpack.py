@@ -12,6 +12,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
@@ -100,22 +101,30 @@ def unpack(layer: Layer, open_layer: OpenLayer, unpacked: Path) -> Path:
     return final / "root"
 
 
+def unsettled(unpacked: Path, layers: Sequence[Layer], *, age: float) -> tuple[Layer, ...]:
+    """Return the layers that were unpacked ``age`` seconds ago or earlier and never settled."""
+    before = time.time() - age
+    found = []
+    for layer in dict.fromkeys(layers):
+        folder = tree(unpacked, layer).parent
+        if not (folder / "settled").exists() and (folder / LEASE).stat().st_mtime <= before:
+            found.append(layer)
+    return tuple(found)
+
+
 def settle(unpacked: Path, layers: Sequence[Layer]) -> None:
     """Write unpacked layers to the disk for good: until then they are trusted in this boot only.
 
-    Takes seconds after a large layer was unpacked, so it is left to a time when nobody waits.
+    Takes seconds after a large layer was unpacked, and a process cannot end meanwhile; so it is
+    for layers that the system has written by itself, where it takes none.
     """
-    unsettled = [tree(unpacked, layer).parent for layer in layers]
-    unsettled = [folder for folder in unsettled if not (folder / "settled").exists()]
-    if not unsettled:
-        return
     descriptor = os.open(unpacked, os.O_RDONLY)
     try:
         syscalls.sync_filesystem(descriptor)
     finally:
         os.close(descriptor)
-    for folder in unsettled:
-        (folder / "settled").touch()
+    for layer in layers:
+        (tree(unpacked, layer).parent / "settled").touch()
 
 
 def _usable(unpacked: Path, layer: Layer) -> bool:
