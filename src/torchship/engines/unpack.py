@@ -105,7 +105,7 @@ def unsettled(unpacked: Path, layers: Sequence[Layer], *, age: float) -> tuple[L
     """Return the layers that were unpacked ``age`` seconds ago or earlier and never settled."""
     before = time.time() - age
     found = []
-    for layer in dict.fromkeys(layers):
+    for layer in {layer.diff_id: layer for layer in layers}.values():
         folder = tree(unpacked, layer).parent
         if not (folder / "settled").exists() and (folder / LEASE).stat().st_mtime <= before:
             found.append(layer)
