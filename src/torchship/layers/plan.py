@@ -14,8 +14,6 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Sequence
 
-from packaging.utils import canonicalize_name
-
 from torchship.errors import PlanError
 from torchship.layers import source
 from torchship.layers.bytecode import BROUGHT, BytecodeRecipe, DebianBytecodeRecipe
@@ -28,6 +26,7 @@ from torchship.layers.users import UsersRecipe
 from torchship.layers.wheel import WheelsRecipe
 from torchship.project import builds, requirements
 from torchship.project.lock import DataPin, PlatformLock, WheelPin
+from torchship.project.names import normalized
 from torchship.project.project import Project
 
 BUDGET = 110
@@ -113,7 +112,7 @@ def share(wheels: Iterable[WheelPin], *, room: int) -> tuple[tuple[WheelPin, ...
 
 def bucket(name: str) -> int:
     """Return which bucket a distribution falls into, by its normalised name, for ever."""
-    name = canonicalize_name(name)
+    name = normalized(name)
     if builds.is_accelerators(name):
         return APART
     digest = hashlib.sha256(name.encode()).digest()
@@ -134,7 +133,7 @@ def _of_wheels(
     wheels: tuple[WheelPin, ...], project: Project, python: str, named: frozenset[str] | None
 ) -> tuple[Recipe, ...]:
     installed = WheelsRecipe(wheels=wheels, python=python, prune=project.prune)
-    compiled = tuple(pin for pin in wheels if named is None or canonicalize_name(pin.name) in named)
+    compiled = tuple(pin for pin in wheels if named is None or pin.name in named)
     if not compiled:
         return (installed,)
     return (

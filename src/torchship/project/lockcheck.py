@@ -12,14 +12,12 @@ from pathlib import PurePosixPath
 from types import MappingProxyType
 
 import msgspec
-from packaging.utils import InvalidWheelFilename, canonicalize_name, parse_wheel_filename
-from packaging.version import InvalidVersion, Version
 
 from torchship import canonical
 from torchship.digest import Digest
 from torchship.errors import InvalidDigest, UsageError
 from torchship.platform import Platform
-from torchship.project import builds, tables
+from torchship.project import builds, names, tables
 from torchship.project.lock import (
     VERSION_WITH_VARIANTS,
     BasePin,
@@ -137,9 +135,9 @@ class _Checker:
     def _note(self, at: str, fault: str) -> None:
         self._issues.append(f"{at}: {fault}")
 
-    def _once(self, names: Iterable[str], at: str) -> None:
+    def _once(self, said: Iterable[str], at: str) -> None:
         seen: set[str] = set()
-        for i, name in enumerate(names):
+        for i, name in enumerate(said):
             if name in seen:
                 self._note(f"{at}[{i}]", f"{name} stands here a second time")
             seen.add(name)
@@ -194,8 +192,8 @@ class _Checker:
             if not builds.is_build(variant.name) or variant.name == builds.AUTO:
                 self._note(f"{at}[{i}].name", f"{variant.name!r} is not a build of torch")
             own = self._wheels(variant.wheel, f"{at}[{i}].wheel")
-            names = (*(pin.name for pin in entry.wheel), *(pin.name for pin in variant.wheel))
-            self._once(names, f"{at}[{i}].wheel")
+            every = (*(pin.name for pin in entry.wheel), *(pin.name for pin in variant.wheel))
+            self._once(every, f"{at}[{i}].wheel")
             found[variant.name] = tuple(sorted((*common, *own), key=lambda pin: pin.name))
         return found
 
@@ -225,16 +223,11 @@ class _Checker:
 
     def _wheel(self, pin: _Wheel, at: str) -> WheelPin | None:
         digest = self._file(pin, at)
-        if canonicalize_name(pin.name) != pin.name or not re.fullmatch(r"[a-z0-9-]+", pin.name):
+        if not names.is_normalized(pin.name):
             self._note(f"{at}.name", f"{pin.name!r} is not a normalised name")
-        try:
-            name, version, _, _ = parse_wheel_filename(pin.filename)
-            if (name, version) != (pin.name, Version(pin.version)):
-                self._note(f"{at}.filename", f"{pin.filename!r} is not {pin.name} {pin.version}")
-        except InvalidVersion:
-            self._note(f"{at}.version", f"{pin.version!r} is not a version")
-        except InvalidWheelFilename:
-            self._note(f"{at}.filename", f"{pin.filename!r} is not a wheel's name")
+        fault = names.wheel_fault(pin.filename, pin.name, pin.version)
+        if fault is not None:
+            self._note(f"{at}.{fault[0]}", fault[1])
         self._plain(pin.filename, f"{at}.filename")
         if digest is None:
             return None

@@ -13,13 +13,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
 
-from packaging.requirements import InvalidRequirement, Requirement
-from packaging.utils import canonicalize_name
-
 from torchship import canonical
 from torchship.digest import Digest
 from torchship.errors import ProjectError
 from torchship.project import tables
+from torchship.project.names import normalized
 from torchship.project.project import PYPROJECT, Project
 
 PYLOCK = "pylock.toml"
@@ -29,6 +27,10 @@ _COMMENT = re.compile(r"(^|\s+)#.*$")
 _OPTION = re.compile(r"(-[a-zA-Z]|--[a-z][a-z-]*)(?:\s*=\s*|\s+|(?<=^-[a-zA-Z])(?=\S)|$)(.*)")
 _HASH = re.compile(r"--hash[=\s]\s*([a-z0-9]+):([0-9a-fA-F]+)")
 _VCS = re.compile(r"(git|hg|bzr|svn)\+")
+# The plainest of PEP 508's requirements, as most are: a name, and one release to compare with.
+_PLAIN = re.compile(
+    r"[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?( ?(==|>=|<=|!=|~=) ?[0-9]+(\.[0-9]+)+)?"
+)
 _LONG = {"-i": "--index-url", "-f": "--find-links", "-r": "--requirement", "-c": "--constraint"}
 _INDEX = ("--index-url", "--extra-index-url", "--find-links", "--no-index")
 
@@ -255,6 +257,10 @@ def _check(line: str, at: str) -> None:
             hint="build a wheel into a folder (`pip wheel --no-deps -w wheels ...`), "
             "write `--find-links ./wheels` and the package's plain name",
         )
+    if _PLAIN.fullmatch(bare):
+        return  # every build comes by here: what reads the others takes long to import
+    from packaging.requirements import InvalidRequirement, Requirement
+
     try:
         Requirement(bare)
     except InvalidRequirement as error:
@@ -266,7 +272,7 @@ def _name(line: str) -> str:
     """Return the normalised name that a requirement, checked, begins with."""
     name = re.match(r"[A-Za-z0-9][A-Za-z0-9._-]*", line)
     assert name is not None
-    return canonicalize_name(name[0])
+    return normalized(name[0])
 
 
 def _bare(url: str) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
@@ -19,7 +18,6 @@ from torchship.progress import Progress, counted
 from torchship.project import builds, lockfile, requirements
 from torchship.project.lock import BasePin, DataPin, Lock, PlatformLock, WheelPin
 from torchship.project.project import BASE, DataFile, Project
-from torchship.project.target import Target
 
 _FILE, _DATA = "file ", "data "
 
@@ -111,6 +109,9 @@ def resolve(
 
     Raises `ResolveError`, and `DataUnavailable` where a data file's size cannot be had.
     """
+    # Every build imports this module to ask `stale`, and most resolve nothing.
+    from concurrent.futures import ThreadPoolExecutor
+
     wanted = tuple(sorted(platforms or project.platforms))
     resolver = _Resolver(
         project=project,
@@ -186,6 +187,7 @@ class _Resolver:
         """Return a variant's wheels: the kept ones, where all that they came from is the same."""
         from torchship.project import pip, wheels
         from torchship.project.fetch import length
+        from torchship.project.target import Target
 
         earlier = self._earlier(entry.platform, build)
         files = {name for name in self.now if name.startswith(_FILE)}

@@ -6,7 +6,6 @@ The shape of a table is a `msgspec.Struct`; its faults are reported by path, suc
 
 from __future__ import annotations
 
-import difflib
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
@@ -53,6 +52,10 @@ def read(
 
     Goes on after a fault, so that one look shows the user all of them.
     """
+    try:
+        return msgspec.convert(table, shape)
+    except msgspec.ValidationError:
+        pass  # which tells of one fault, and not in the reader's words
     before = len(issues)
     fields = {field.encode_name: field for field in msgspec.structs.fields(shape)}
     found: dict[str, object] = {}
@@ -70,6 +73,8 @@ def read(
 
 def nearest(word: str, known: Mapping[str, object] | tuple[str, ...]) -> str:
     """Say which known word was probably meant: ``; did you mean 'packages'?``, or nothing."""
+    import difflib  # nearly every word is known
+
     close = difflib.get_close_matches(word, list(known), n=1)
     return f"; did you mean {close[0]!r}?" if close else ""
 

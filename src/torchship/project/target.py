@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-
-from packaging.tags import Tag, compatible_tags, cpython_tags
+from typing import TYPE_CHECKING
 
 from torchship.platform import Platform
 from torchship.project.project import SUITES
+
+if TYPE_CHECKING:
+    from packaging.tags import Tag
 
 _GLIBC = {"bullseye": 31, "bookworm": 36, "trixie": 40}
 _UNKNOWN_GLIBC = 28
@@ -58,6 +60,8 @@ class Target:
     @property
     def tags(self) -> tuple[Tag, ...]:
         """Every tag of a compatible wheel, the best first (PEP 425, PEP 600)."""
+        from packaging.tags import compatible_tags, cpython_tags
+
         major, minor = (int(part) for part in self.minor.split("."))
         version, platforms = (major, minor), list(self._platforms())
         native = cpython_tags(version, [f"cp{major}{minor}"], platforms)
