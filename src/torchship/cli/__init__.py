@@ -28,7 +28,7 @@ _COMMANDS = {
     "reproduce": ("publish", "reproduce", "compare"),
     "report": ("report",),
     "images": ("images", "inspect", "tag", "rmi", "prune", "save", "load"),
-    "export": ("sbom",),
+    "export": ("sbom", "crate"),
     "registry": ("login", "logout", "push", "pull", "copy", "tags"),
     "machine": ("doctor",),
 }

@@ -1,4 +1,4 @@
-"""Images and runs in other tools' formats: sbom."""
+"""Images and runs in other tools' formats: sbom, crate."""
 
 from __future__ import annotations
 
@@ -78,6 +78,47 @@ def sbom(
         click.echo(output)
     else:
         click.echo(documents[0], nl=False)
+
+
+@click.command(
+    epilog=example(
+        "torchship crate runs/20261123T020000Z-440fcabf73cc",
+        "torchship crate runs/20261123T020000Z-440fcabf73cc -o mnist-runs.zip",
+    )
+)
+@click.argument("path", metavar="RUN", type=click.Path(path_type=Path, exists=True))
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path),
+    help="Copy it all into this new folder or .zip file; unless given, RUN becomes the crate.",
+)
+@click.option("--license", "licence", metavar="NAME", help="How it may be used, e.g. CC-BY-4.0.")
+@click.option("--agent", metavar="WHO", help='Who ran it: "Ada Lovelace <https://orcid.org/...>".')
+def crate(path: Path, output: Path | None, licence: str | None, agent: str | None) -> None:
+    """Describe a run for research archives, as a Process Run Crate (RO-Crate 1.1).
+
+    RUN is a directory that `run`, `record` or `reproduce` wrote, with all its outputs; or a
+    record.json alone. Nobody and no licence is named unless you do. The path of what was written
+    is printed.
+    """
+    from torchship.export.crate import Named, Stated
+    from torchship.export.crate import crate as described
+    from torchship.export.packing import save_folder, save_here, save_zip
+
+    if output is None and not path.is_dir():
+        raise UsageError(f"{path} is no directory", hint="say where the crate goes with -o DIR")
+    stated = Stated(
+        agent=Named.person(agent) if agent else None,
+        licence=Named.licence(licence) if licence else None,
+    )
+    made = described(path, stated)
+    if output is None:
+        click.echo(save_here(made, path))
+    elif output.suffix == ".zip":
+        click.echo(save_zip(made, output))
+    else:
+        click.echo(save_folder(made, output).parent)
 
 
 def _found(store: Store, reference: str, progress: Progress) -> Descriptor:
