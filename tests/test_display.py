@@ -7,9 +7,7 @@ import pty
 import subprocess
 import sys
 
-import pytest
-
-from torchship.display import display, size
+from torchship.display import display
 
 SHOW = """
 import time
@@ -35,22 +33,6 @@ with display() as shown:
     task.finish()
 print("the answer")
 """
-
-
-@pytest.mark.parametrize(
-    ("count", "words"),
-    [
-        (0, "0 B"),
-        (999, "999 B"),
-        (1000, "1.0 kB"),
-        (192_345_678, "192 MB"),
-        (3_000_000_000, "3.0 GB"),
-        (5e15, "5000 TB"),
-    ],
-)
-def test_sizes(count, words):
-    """Bytes are told in powers of 1000, with two or three digits that matter."""
-    assert size(count) == words
 
 
 def test_lines_in_a_log(capsys):

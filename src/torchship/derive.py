@@ -14,14 +14,14 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
+from torchship.amounts import counted, size
 from torchship.digest import Digest
-from torchship.display import size
 from torchship.errors import StoreError
 from torchship.layers.bytecode import BytecodeRecipe, DebianBytecodeRecipe
 from torchship.layers.layer import Interpreter, Layer, Materials, Recipe, key, labels
 from torchship.layers.source import SourceRecipe
 from torchship.oci.store import Store
-from torchship.progress import Progress, counted
+from torchship.progress import Progress
 
 if TYPE_CHECKING:
     from concurrent.futures import Future

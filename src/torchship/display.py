@@ -8,22 +8,12 @@ import time
 from types import TracebackType
 from typing import TYPE_CHECKING, Protocol
 
+from torchship.amounts import size
 from torchship.progress import Progress, Task
 
 if TYPE_CHECKING:
     from rich.progress import Progress as RichProgress
     from rich.progress import TaskID
-
-_UNITS = ("B", "kB", "MB", "GB", "TB")
-
-
-def size(count: float) -> str:
-    """Write a number of bytes for people, in powers of 1000: ``192 MB``."""
-    for unit in _UNITS:
-        if count < 1000 or unit == _UNITS[-1]:
-            return f"{count:.0f} {unit}" if unit == "B" or count >= 100 else f"{count:.1f} {unit}"
-        count /= 1000
-    raise AssertionError  # the loop returns at its last unit
 
 
 def clean(text: str, *, keep: str = "") -> str:

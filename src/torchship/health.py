@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from torchship.display import size
+from torchship.amounts import size
 from torchship.engines.gpu import lack, registry
 from torchship.engines.nvidia import KIND, Machine, newest_cuda, survey
 from torchship.errors import TorchshipError, UsageError

@@ -11,10 +11,11 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from torchship.amounts import counted
 from torchship.digest import Descriptor, Digest
 from torchship.errors import BlobMissing, EngineError, LockError, TorchshipError
 from torchship.platform import Platform
-from torchship.progress import Progress, counted
+from torchship.progress import Progress
 from torchship.project import lock as lockfile
 from torchship.project.lock import Lock, PlatformLock
 from torchship.project.project import Project
@@ -136,7 +137,7 @@ def build(
 
 
 def _tell(taken: Taken, progress: Progress) -> None:
-    from torchship.display import size
+    from torchship.amounts import size
 
     if taken.holders:
         progress.say(

@@ -46,8 +46,3 @@ class _Silent:
 
 
 SILENT: Progress = _Silent()
-
-
-def counted(count: int, noun: str) -> str:
-    """Say how many there are of something: ``1 wheel``, ``2 wheels``."""
-    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"

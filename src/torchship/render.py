@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from torchship.display import clean, size
+from torchship.amounts import counted, size
+from torchship.display import clean
 from torchship.layers.layer import ORIGIN
 from torchship.oci.describe import ImageDescription, LayerDescription
-from torchship.progress import counted
 
 _BAR = 20
 _ROOM = 48

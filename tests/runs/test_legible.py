@@ -1,6 +1,6 @@
 import pytest
 
-from torchship.runs.legible import counted, cut, duration, legible, number, signed, size
+from torchship.runs.legible import cut, duration, legible, number, signed
 
 
 @pytest.mark.parametrize(
@@ -38,9 +38,7 @@ def test_numbers_are_written_for_people(value, shown):
 
 
 def test_small_words():
-    """Differences have signs; counts, times and sizes have units."""
+    """Differences have signs, and times have units."""
     assert (signed(0.5), signed(-0.5), signed(0.0)) == ("+0.5", "−0.5", "0")
-    assert (counted(1, "run"), counted(5, "run")) == ("1 run", "5 runs")
     assert (duration(9.64), duration(600), duration(7200)) == ("9.6 s", "10 min", "2.0 h")
-    assert (size(430), size(219e6), size(4.2e6)) == ("430 B", "219 MB", "4.2 MB")
     assert cut("abcdef", 4) == "abc…"

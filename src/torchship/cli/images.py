@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from torchship.amounts import counted
 from torchship.cli.common import complain, example, open_store
-from torchship.progress import counted
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -24,7 +24,8 @@ if TYPE_CHECKING:
 def images(as_json: bool) -> None:
     """List the images in the store."""
     from torchship import render
-    from torchship.display import clean, size
+    from torchship.amounts import size
+    from torchship.display import clean
     from torchship.errors import HostileInput, StoreError
     from torchship.oci.describe import describe
 
@@ -122,7 +123,7 @@ def rmi(references: tuple[str, ...]) -> None:
 @click.command(epilog=example("torchship prune"))
 def prune() -> None:
     """Free the space of layers that no image uses, and of what was left unfinished."""
-    from torchship.display import size
+    from torchship.amounts import size
     from torchship.oci.prune import prune as sweep
 
     freed = sweep(open_store())

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from torchship.amounts import counted
 from torchship.cli.common import (
     directory,
     example,
@@ -20,7 +21,6 @@ from torchship.cli.common import (
 )
 from torchship.cli.registry import send
 from torchship.errors import UsageError
-from torchship.progress import counted
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -204,7 +204,7 @@ def built(
     ``approve`` is shown what the lock has for each, before any of it is downloaded.
     """
     from torchship import pipeline
-    from torchship.display import size
+    from torchship.amounts import size
     from torchship.layers.source import left_out
     from torchship.oci.describe import describe
     from torchship.project import lock as lockfile

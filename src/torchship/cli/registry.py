@@ -100,7 +100,7 @@ def send(store: Store, image: Descriptor, name: str, progress: Progress) -> None
 
 def _told(reference: Reference, sent: Sent) -> str:
     """Say what a transfer did, in one line."""
-    from torchship.display import size
+    from torchship.amounts import size
 
     about = f", and {sent.referrers} that refer to it" if sent.referrers else ""
     return (
@@ -116,7 +116,8 @@ def _told(reference: Reference, sent: Sent) -> str:
 @click.option("--all-platforms", is_flag=True, help="Take every platform and variant of an index.")
 def pull(reference: str, platform: str | None, variant: str | None, all_platforms: bool) -> None:
     """Bring an image into the store, every byte verified, and what refers to it."""
-    from torchship.display import display, size
+    from torchship.amounts import size
+    from torchship.display import display
     from torchship.engines.gpu import AUTO, Gpus
     from torchship.oci.attached import pull_referrers
     from torchship.oci.image import read_image

@@ -11,7 +11,6 @@ import marshal
 import os
 import re
 import struct
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
@@ -19,15 +18,13 @@ from functools import cache
 from pathlib import Path
 from typing import BinaryIO
 
+from torchship.amounts import counted
 from torchship.digest import Digest
 from torchship.errors import EngineError
-from torchship.layers import compile_script, prune
+from torchship.layers import prune
 from torchship.layers.archive import Archive, Entry, Kind, copy
-from torchship.layers.compile_script import Modules
 from torchship.layers.layer import ORIGIN, Materials
 from torchship.layers.layout import add_parents, minor, site_packages
-from torchship.layers.zipdirectory import ZipFile, begin, read_directory
-from torchship.progress import counted
 from torchship.project.lock import PackagePin, WheelPin
 
 MODES = ("imported", "all", "none")
@@ -78,7 +75,7 @@ BROUGHT = {"torch": frozenset({"mpmath", "sympy", "typing-extensions"})}
 _ALONE = frozenset(LATER).union(*BROUGHT.values())
 """Distributions whose files no other is known to replace: their bytecode is never compared."""
 
-_SCRIPT = Path(compile_script.__file__)
+_SCRIPT = Path(__file__).with_name("compile_script.py")
 _HEAD = struct.Struct("<2I")  # before each file's bytecode: the source's number, the size
 _STDLIB = re.compile(r"(?:usr/)?lib/python3[.0-9]*/(?P<below>.+\.py)")
 _NEVER_IMPORTED = re.compile(
@@ -153,6 +150,10 @@ class BytecodeRecipe:
 
     def write(self, archive: Archive, materials: Materials) -> None:
         """Compile on the interpreter, which must be of exactly the image's version."""
+        # Imported here, as in the other recipes' `write`: most builds need no more than the key.
+        from torchship.layers.compile_script import Modules
+        from torchship.layers.zipdirectory import ZipFile, begin, read_directory
+
         site = site_packages(self.python)
         left_out = prune.matcher(self.prune)
         wheels = self._sorted()
@@ -233,9 +234,11 @@ class DebianBytecodeRecipe:
 
     def write(self, archive: Archive, materials: Materials) -> None:
         """Compile on the interpreter, which must be of exactly the image's version."""
-        from torchship.layers.deb import open_deb  # imported here: most builds open no package
+        from tempfile import NamedTemporaryFile
 
-        with tempfile.NamedTemporaryFile(dir=materials.scratch) as scratch:
+        from torchship.layers.deb import open_deb
+
+        with NamedTemporaryFile(dir=materials.scratch) as scratch:
             sources = []
             offset = 0
             for pin in self._libraries():
@@ -303,6 +306,8 @@ def _compile(
     mode: str,
     python: str,
 ) -> None:
+    from tempfile import TemporaryDirectory
+
     if materials.interpreter is None:
         raise EngineError(
             f"bytecode for Python {python} needs that very Python, and none can be started here",
@@ -312,7 +317,7 @@ def _compile(
         raise EngineError(f"bytecode cannot be compiled in the mode {mode!r}")
     if mode == "none":
         sources = []
-    with tempfile.TemporaryDirectory(dir=materials.scratch) as folder:
+    with TemporaryDirectory(dir=materials.scratch) as folder:
         job, out = Path(folder, "job"), Path(folder, "bytecode")
         asked = {
             "roots": None if mode == "all" else list(roots),

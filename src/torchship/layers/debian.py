@@ -12,12 +12,12 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
+from torchship.amounts import counted
 from torchship.digest import Digest
 from torchship.errors import PackageError
 from torchship.layers import debian_files
 from torchship.layers.archive import Archive, Entry, Kind
 from torchship.layers.layer import ORIGIN, Materials
-from torchship.progress import counted
 from torchship.project.lock import PackagePin
 
 if TYPE_CHECKING:

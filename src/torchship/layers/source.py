@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from torchship import canonical
+from torchship.amounts import counted
 from torchship.digest import CHUNK, Digest
 from torchship.errors import ProjectError
 from torchship.layers import secrets
@@ -170,7 +171,7 @@ class SourceRecipe:
     def title(self) -> str:
         """What the layer holds, for people."""
         count = sum(not file.is_folder for file in self.files)
-        return f"source, {count} file{'s' if count != 1 else ''}"
+        return f"source, {counted(count, 'file')}"
 
     @property
     def origin(self) -> Mapping[str, str]:

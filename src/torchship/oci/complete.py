@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from torchship.amounts import counted
 from torchship.digest import Descriptor
 from torchship.errors import BlobMissing, RegistryError
 from torchship.oci.image import held, read_image, read_one
@@ -15,7 +16,7 @@ from torchship.oci.reference import Reference
 from torchship.oci.registry import Registry
 from torchship.oci.store import Store
 from torchship.platform import Platform
-from torchship.progress import Progress, counted
+from torchship.progress import Progress
 
 PATIENCE = Patience(attempts=3)
 """With repositories that may have a blob: there may be another one, and a clear error after."""

@@ -41,6 +41,7 @@ from urllib.parse import unquote
 from debian.deb822 import Deb822
 from filelock import FileLock
 
+from torchship.amounts import listed
 from torchship.digest import Digest
 from torchship.errors import FetchError, ResolveError
 from torchship.platform import Platform
@@ -313,9 +314,8 @@ def _refusal(
 ) -> ResolveError:
     unknown = sorted({first or second for first, second in _UNKNOWN.findall(answer.stderr)})
     if unknown:
-        many = "s" if len(unknown) > 1 else ""
         return ResolveError(
-            f"Debian {suite} has no package{many} {', '.join(unknown)} for {platform}",
+            f"Debian {suite} has no {listed('package', unknown)} for {platform}",
             hint="check the names in packages of [tool.torchship]",
         )
     return ResolveError(

@@ -12,6 +12,7 @@ from datetime import UTC
 from pathlib import Path
 from urllib.parse import quote
 
+from torchship.amounts import counted
 from torchship.digest import Digest
 from torchship.errors import (
     DataUnavailable,
@@ -22,7 +23,7 @@ from torchship.errors import (
     UsageError,
 )
 from torchship.platform import Platform
-from torchship.progress import Progress, counted
+from torchship.progress import Progress
 from torchship.project.address import shown
 from torchship.project.fetch import Failure, Wanted, attempt, local, told
 from torchship.project.lock import DataPin, Lock, PackagePin, PlatformLock, WheelPin

@@ -11,10 +11,11 @@ from pathlib import Path, PurePosixPath
 from types import MappingProxyType
 from urllib.parse import unquote, urlsplit
 
+from torchship.amounts import counted, size
 from torchship.digest import Digest
 from torchship.errors import DataUnavailable, FetchError, ResolveError
 from torchship.platform import Platform
-from torchship.progress import Progress, counted
+from torchship.progress import Progress
 from torchship.project import builds, lockfile, requirements
 from torchship.project.lock import BasePin, DataPin, Lock, PlatformLock, WheelPin
 from torchship.project.project import BASE, DataFile, Project
@@ -220,7 +221,7 @@ class _Resolver:
         words = [f"Python {entry.python}", *([entry.torch] if entry.torch else [])]
         words += [counted(len(entry.wheels), "wheel")]
         words += [counted(len(entry.base.packages), "Debian package")]
-        words += [f"{sum(sizes) / 1e6:.0f} MB"]
+        words += [size(sum(sizes))]
         of = f", {entry.variant}" if entry.variant else ""
         self.progress.say(f"{entry.platform}{of}: {', '.join(words)}")
         build = builds.of_torch(entry.wheels) or ""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from torchship.amounts import counted
 from torchship.runs.inside import Facts
 from torchship.runs.record import Hardware, Record
 
@@ -30,7 +31,7 @@ def _sentences(author: Record, here: Facts) -> Iterator[str]:
     threads = author.determinism.threads
     if threads is not None and here.threads is not None and threads != here.threads:
         yield (
-            f"torch takes {here.threads} thread{'s' if here.threads != 1 else ''} here, and took "
+            f"torch takes {counted(here.threads, 'thread')} here, and took "
             f"{threads} there: sums are split in another way, so expect other last digits"
         )
 

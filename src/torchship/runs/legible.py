@@ -77,17 +77,3 @@ def duration(seconds: float) -> str:
 def day(when: datetime) -> str:
     """Write a day in English, in whatever locale the machine is."""
     return f"{when.day} {_MONTHS[when.month - 1]} {when.year}"
-
-
-def size(count: float) -> str:
-    """Write a number of bytes in powers of 1000."""
-    for unit in ("B", "kB", "MB", "GB"):
-        if count < 1000:
-            return f"{count:.0f} {unit}" if unit == "B" or count >= 100 else f"{count:.1f} {unit}"
-        count /= 1000
-    return f"{count:.1f} TB"
-
-
-def counted(count: int, noun: str) -> str:
-    """Write ``1 run``, ``5 runs``."""
-    return f"{count} {noun}{'' if count == 1 else 's'}"

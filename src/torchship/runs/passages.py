@@ -6,10 +6,11 @@ import shlex
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from torchship.amounts import counted, listed
 from torchship.errors import InvalidReference
 from torchship.oci.reference import HUB, Reference
 from torchship.project.seeds import fault, seeded
-from torchship.runs.legible import counted, cut, legible, sentence
+from torchship.runs.legible import cut, legible, sentence
 from torchship.runs.profile import NAMES
 from torchship.runs.record import Record, Run
 from torchship.runs.verdict import Level, Verdict, run_differences
@@ -103,7 +104,7 @@ def banner(author: Record, verdict: Verdict | None) -> Banner:
 
 def _recorded(record: Record) -> Iterator[str]:
     seeds = [str(run.seed) for run in record.runs if run.seed is not None]
-    with_seeds = f" with seed{'s' if len(seeds) > 1 else ''} {', '.join(seeds)}" if seeds else ""
+    with_seeds = f" with {listed('seed', seeds)}" if seeds else ""
     yield cut(f"Recorded{with_seeds}; nothing was compared yet.", 300)
     repeat = record.determinism.repeat
     if repeat is not None:
@@ -169,7 +170,7 @@ def _commands(author: Record, here: Record | None) -> Iterator[Command]:
     run = author.runs[0]
     program, variables = _seeded(author, run)
     seeds = [str(each.seed) for each in author.runs[1:] if each.seed is not None]
-    others = f", and seed{'s' if len(seeds) > 1 else ''} {', '.join(seeds)} in its place"
+    others = f", and {listed('seed', seeds)} in its place"
     settings = [f"{name}={value}" for name, value in variables.items()]
     about = "what ran in the container"
     if run.seed is not None:

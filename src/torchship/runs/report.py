@@ -16,7 +16,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from torchship import __version__
+from torchship import __version__, amounts
 from torchship.oci.describe import ImageDescription
 from torchship.runs import legible
 from torchship.runs.claims import observations
@@ -189,8 +189,8 @@ _FILTERS: Mapping[str, object] = {
     "number": legible.number,
     "signed": legible.signed,
     "duration": legible.duration,
-    "size": legible.size,
-    "counted": legible.counted,
+    "size": amounts.size,
+    "counted": amounts.counted,
     "day": legible.day,
     "cut": legible.cut,
     "sentence": legible.sentence,

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
+from torchship.amounts import listed
 from torchship.runs.claims import average, observations, sample_deviation
 from torchship.runs.record import Claim, Record, Run
 from torchship.runs.student import quantile
@@ -366,7 +367,7 @@ def _crashes(crashed: Sequence[Run], record: Record) -> str:
 def _identical(record: Record) -> str:
     count = len(record.runs)
     seeds = [run.seed for run in record.runs if run.seed is not None]
-    with_seeds = f" with seed{'s' if len(seeds) > 1 else ''} {', '.join(map(str, seeds))}"
+    with_seeds = f" with {listed('seed', seeds)}"
     return (
         f"every metric and every output of {'the run' if count == 1 else f'all {count} runs'}"
         f"{with_seeds if seeds else ''} is the same, bit for bit"

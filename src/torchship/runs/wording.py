@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from torchship.amounts import counted
 from torchship.runs import typed
 from torchship.runs.difference import Fact, FirstDifference, environment, first_difference
 from torchship.runs.record import Record
@@ -57,11 +58,11 @@ def claim_lines(judgement: Judgement) -> Iterator[str]:
     claim = judgement.claim
     yield f"{claim.name}: {judgement.level}"
     spread = "" if claim.spread is None else f" (standard deviation {number(claim.spread)})"
-    yield f"  author      {number(judgement.author)}{spread}, {_runs(judgement.n)}"
+    yield f"  author      {number(judgement.author)}{spread}, {counted(judgement.n, 'run')}"
     if judgement.reproducer is None:
         yield f"  here        {judgement.reason}"
         return
-    yield f"  here        {number(judgement.reproducer)}, {_runs(judgement.m)}"
+    yield f"  here        {number(judgement.reproducer)}, {counted(judgement.m, 'run')}"
     yield f"  difference  {_difference(judgement)}"
     if judgement.level is Level.BIT_IDENTICAL:
         return
@@ -139,10 +140,6 @@ def _fact(fact: Fact) -> str:
 def _cut(text: str | None) -> str:
     line = " ".join((text or "").split())
     return line if len(line) <= _LONGEST else line[: _LONGEST - 3] + "..."
-
-
-def _runs(count: int) -> str:
-    return f"{count} run{'s' if count != 1 else ''}"
 
 
 def number(value: float) -> str:
