@@ -177,7 +177,9 @@ def test_hostile_names_do_no_harm(store, make):
         for place, text in {
             "a": metadata("<script>", "1?x=y#z", "Summary: \x1b[31m", "License: \x00"),
             "b": metadata("x" * 5000, "1"),
-            "c": metadata("c@1/../..", "%", "License-Expression: (((", "Requires-Dist: c"),
+            "c": metadata("c", "%", "License-Expression: " + "(" * 900, "Requires-Dist: c"),
+            "d": metadata("d@1/../..", "1"),
+            "e": metadata("e", "1/..", "Requires-Dist: c; " + "(" * 9000),
         }.items()
     }
     files["usr/lib/os-release"] = b"ID=../../x?y\n"
@@ -185,6 +187,8 @@ def test_hostile_names_do_no_harm(store, make):
     raw = sbom(make(layer(files)), store.open_blob).decode()
     validator = json_validation.JsonStrictValidator(SchemaVersion.V1_6)
     assert validator.validate_str(raw) is None
+    listed = {each["name"] for each in json.loads(raw)["components"]}
+    assert listed == {"c", "e", "../../x?y"}
     assert "\x1b" not in raw and "u001b" not in raw and "x" * 5000 not in raw
 
 

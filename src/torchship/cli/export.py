@@ -59,7 +59,7 @@ def sbom(
     store = open_store()
     attached = []
     with display() as progress:
-        top = _found(store, reference, progress)
+        top = _found(store, reference, platform, variant, progress)
         images = _images(store, top, platform, variant, every=attaches, progress=progress)
         documents = [made(image, store.open_blob) for image in images]
         if attaches:
@@ -121,7 +121,9 @@ def crate(path: Path, output: Path | None, licence: str | None, agent: str | Non
         click.echo(save_folder(made, output).parent)
 
 
-def _found(store: Store, reference: str, progress: Progress) -> Descriptor:
+def _found(
+    store: Store, reference: str, platform: str | None, variant: str | None, progress: Progress
+) -> Descriptor:
     """Return an image of the store; one that is not there is pulled."""
     from torchship.errors import ImageNotFound
     from torchship.oci.pull import pull
@@ -133,7 +135,13 @@ def _found(store: Store, reference: str, progress: Progress) -> Descriptor:
     except ImageNotFound:
         if reference.startswith("sha256:"):
             raise
-    pulled = pull(Reference.parse(reference), store, platform=Platform.host(), progress=progress)
+    pulled = pull(
+        Reference.parse(reference),
+        store,
+        platform=Platform.parse(platform) if platform else Platform.host(),
+        choice=(lambda _: variant) if variant else None,
+        progress=progress,
+    )
     return pulled.descriptor
 
 

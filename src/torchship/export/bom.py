@@ -44,6 +44,7 @@ TITLE = "org.opencontainers.image.title"
 BASE_DIGEST = "org.opencontainers.image.base.digest"
 
 _BUILT = "debian:"  # the origin of a base that was made of packages, which are listed themselves
+_SYSTEM = re.compile(r"[a-z0-9][a-z0-9._-]*")  # os-release(5), "ID="
 _ORIGIN_WHEEL = re.compile(r"wheel:(\S+?\.whl)@(sha256:[0-9a-f]{64})")
 
 
@@ -159,7 +160,9 @@ def _package(found: Package, release: Mapping[str, str]) -> Component:
     from cyclonedx.model.component import Component, ComponentType
     from packageurl import PackageURL
 
-    system, number = release.get("ID", "debian"), release.get("VERSION_ID", "")
+    system, number = release.get("ID", ""), release.get("VERSION_ID", "")
+    if not _SYSTEM.fullmatch(system):
+        system, number = "debian", ""
     qualifiers = {
         "arch": found.architecture,
         "distro": f"{system}-{number}" if number else "",

@@ -41,7 +41,7 @@ class Python:
         for text in installed.distribution.requires:
             try:
                 requirement = Requirement(text)
-            except InvalidRequirement:
+            except (InvalidRequirement, RecursionError):  # thousands of parentheses
                 continue
             other = self._places.get((folder, canonicalize_name(requirement.name)))
             if other is None or other is installed:

@@ -12,9 +12,10 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from packaging.metadata import parse_email
-from packaging.utils import canonicalize_name
+from packaging.utils import canonicalize_name, is_normalized_name
 
 _BLANK = re.compile(r"\n[ \t]*\n")
+_NAME = re.compile(r"[a-z0-9][a-z0-9+.-]*")  # Debian Policy, 5.6.1
 _LONGEST = 1000  # characters of a name, version or licence: longer ones are something else
 
 
@@ -53,8 +54,8 @@ class Package:
 def read_distribution(metadata: bytes) -> Distribution | None:
     """Read a METADATA file; None where it names no project."""
     raw, _ = parse_email(metadata)
-    name, version = _line(raw.get("name")), _line(raw.get("version"))
-    if not name or not version:
+    name, version = canonicalize_name(_line(raw.get("name"))), _line(raw.get("version"))
+    if not is_normalized_name(name) or not version:
         return None
     free = raw.get("license", "").strip()
     licences: tuple[str, ...] = (
@@ -68,7 +69,7 @@ def read_distribution(metadata: bytes) -> Distribution | None:
             )
         )
     return Distribution(
-        name=canonicalize_name(name),
+        name=name,
         version=version,
         summary=_line(raw.get("summary")),
         expression=_line(raw.get("license_expression")),
@@ -86,7 +87,7 @@ def read_packages(status: bytes) -> Iterator[Package]:
         name, version = _line(field("package")), _line(field("version"))
         # dpkg(1): "installed"; images of distroless leave the field out
         state = field("status", "installed").split()
-        if not name or not version or not state or state[-1] != "installed":
+        if not _NAME.fullmatch(name) or not version or state[-1:] != ["installed"]:
             continue
         depends = ",".join(filter(None, (field("pre-depends"), field("depends"))))
         yield Package(
