@@ -20,8 +20,6 @@ from torchship.project import tables
 from torchship.project.names import normalized
 from torchship.project.project import PYPROJECT, Project
 
-PYLOCK = "pylock.toml"
-
 _LIMIT = 4 << 20  # bytes; nobody writes a longer one, and every line is parsed
 _COMMENT = re.compile(r"(^|\s+)#.*$")
 _OPTION = re.compile(r"(-[a-zA-Z]|--[a-z][a-z-]*)(?:\s*=\s*|\s+|(?<=^-[a-zA-Z])(?=\S)|$)(.*)")

@@ -14,7 +14,6 @@ from typing import Any
 import msgspec
 
 from torchship import canonical
-from torchship.digest import Digest
 from torchship.errors import RecordError
 from torchship.runs import typed
 from torchship.runs.claims import average, observations, sample_deviation, tolerance
@@ -85,11 +84,6 @@ def parse(raw: bytes, where: str) -> Record:
     if found is None or faults.found:
         raise RecordError(_told(where, faults.found))
     return found
-
-
-def digest_of(raw: bytes) -> Digest:
-    """Return what names a record: the digest of the bytes that came."""
-    return Digest.of(raw)
 
 
 def _is_later(document: dict[str, object]) -> bool:
