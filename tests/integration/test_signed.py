@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import zipfile
 
 import pytest
 from tests.integration.test_end_to_end import machine, shared
@@ -58,6 +59,22 @@ def test_a_signed_record_is_verified_before_anything_runs(
     stranger = reader.torchship("reproduce", reference, "--engine", "native")
     assert stranger.status == 4
     assert "signature does not hold" in stranger.out
+
+
+def test_a_recorded_directory_becomes_a_crate(author, project):
+    """In place, and as a zip; the record alone needs to be told where to."""
+    made = author.torchship("record", project, "--engine", "native", *FEW, "-o", "authors")
+    assert made.status == 0, made.err
+    answer = author.torchship("crate", "authors", "-o", "crate.zip", "--license", "CC-BY-4.0")
+    assert (answer.status, answer.out) == (0, "crate.zip\n")
+    answer = author.torchship("crate", "authors")
+    assert (answer.status, answer.out) == (0, "authors/ro-crate-metadata.json\n")
+    with zipfile.ZipFile(author.root / "crate.zip") as archive:
+        names = set(archive.namelist())
+        for name in ("record.json", "seed-3/stdout.log", "seed-3/output/weights.bin"):
+            assert archive.read(name) == (author.root / "authors" / name).read_bytes()
+    assert "repeat/output/weights.bin" not in names
+    author.torchship("crate", "authors/record.json").fails("-o DIR", status=2)
 
 
 def test_a_bill_of_materials_travels_with_the_image(author, reader, project, reference):
