@@ -14,6 +14,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -47,6 +48,25 @@ def test_help_imports_little():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.split() == []
+
+
+def test_the_build_of_an_edit_imports_little(machine):
+    """To build after an edit of the code, nothing is imported that only other builds need."""
+    project = machine.project(requirements__txt="other\nleaf==1.0\n")
+    machine.build(project)
+    (project / "main.py").write_text("print('edited')\n")
+    unneeded = (
+        *("asyncio", "concurrent.futures", "email", "http", "importlib.metadata", "logging"),
+        *("multiprocessing", "packaging", "rich", "shutil", "socket", "ssl", "subprocess"),
+        *("tarfile", "tempfile", "tomli_w", "urllib3", "zipfile"),
+    )
+    code = (
+        "import sys, torchship.cli\n"
+        "try: torchship.cli.main()\n"
+        f"finally: print(*(name for name in {unneeded} if name in sys.modules))"
+    )
+    edited = replace(machine, program=(sys.executable, "-c", code)).torchship("build", project)
+    assert edited.out.splitlines()[1:] == [""]
 
 
 def test_unknown_words_are_usage_errors(machine):

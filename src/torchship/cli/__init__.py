@@ -19,7 +19,7 @@ from torchship.errors import TorchshipError
 
 INTERRUPTED = 130
 
-_NEW_OBJECTS = 50_000
+_NEW_OBJECTS = 100_000
 """Python looks for unreachable cycles when so many objects more were made than given up."""
 
 

@@ -11,8 +11,6 @@ from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 
-import tomli_w
-
 from torchship import canonical
 from torchship.digest import Digest
 from torchship.errors import LockError
@@ -57,6 +55,8 @@ def read(path: Path) -> Lock:
 
 def write(lock: Lock, path: Path) -> None:
     """Write the lock beside ``path``, then put it in place: a reader never sees half of it."""
+    import tomli_w  # most commands only read the lock
+
     document = _document(lock)
     document["checksum"] = _checksum(document)
     ordered = {key: document[key] for key in ("version", "created", "inputs", "checksum")}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -264,6 +263,8 @@ class _Resolver:
 
     def _reference(self) -> str:
         """Return the base: where nothing can make the default one, Docker's image of Python."""
+        import shutil
+
         if self.project.base != BASE or self.project.packages or shutil.which("apt-get"):
             return self.project.base
         found = f"python:{self.project.python}-slim"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import tempfile
 from pathlib import Path
 
 from torchship.errors import ProjectError
@@ -15,6 +14,8 @@ def write(path: Path, text: str, error: type[ProjectError] = ProjectError) -> No
     Line ends are written as they are. Keeps the mode of a file that exists, and writes
     through a link to it; raises ``error`` where the folder cannot be written.
     """
+    import tempfile  # most commands write no such file
+
     path = path.resolve()
     try:
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
