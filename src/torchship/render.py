@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
 
 from torchship.amounts import counted, size
 from torchship.display import clean
 from torchship.layers.layer import ORIGIN
 from torchship.oci.describe import ImageDescription, LayerDescription
 
+if TYPE_CHECKING:
+    from torchship.runs.listing import ListedRecord, ListedVerdict, Listing
+    from torchship.runs.record import Claim, Record
+
 _BAR = 20
 _ROOM = 48
+_MOST_CLAIMS = 6
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]], right: frozenset[int]) -> str:
@@ -29,6 +35,64 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]], right: frozenset[i
 def inspected(images: Sequence[ImageDescription]) -> str:
     """Show each platform's image: what it starts, then its layers, from the bottom up."""
     return "\n\n".join(_image(found) for found in images)
+
+
+def listed(found: Listing) -> str:
+    """Show an image's records with their claims, and the verdicts on them; empty for none."""
+    return "\n".join(_listed(found))
+
+
+def _listed(found: Listing) -> Iterator[str]:
+    if found.records:
+        yield "records"
+    for record in found.records:
+        yield from _record(record)
+    if found.verdicts:
+        yield "verdicts"
+    for verdict in found.verdicts:
+        yield _verdict(verdict)
+    if found.more:
+        yield f"and {found.more} more that were not read"
+
+
+def _record(found: ListedRecord) -> Iterator[str]:
+    if found.published is None:
+        yield f"  {found.artifact.short}  counts for nothing: {_line(found.fault, 250)}"
+        return
+    record = found.published.record
+    yield f"  {found.published.digest.short}  {_made(record)}"
+    for claim in record.claims[:_MOST_CLAIMS]:
+        yield f"    {_claim(claim)}"
+    if len(record.claims) > _MOST_CLAIMS:
+        yield f"    and {len(record.claims) - _MOST_CLAIMS} more"
+
+
+def _verdict(found: ListedVerdict) -> str:
+    if found.own is None or not found.wording:
+        return f"  {found.artifact.short}  counts for nothing: {_line(found.fault, 250)}"
+    about = found.author.removeprefix("sha256:")[:12]
+    fault = f" ({_line(found.fault, 250)})" if found.fault else ""
+    return f"  {found.artifact.short}  {found.wording}{fault}, of {about}: {_made(found.own)}"
+
+
+def _made(record: Record) -> str:
+    """Say when, how often and on what, as far as the record's own author tells."""
+    hardware = record.hardware
+    gpus = hardware.gpus if hardware else ()
+    where = gpus[0].name if gpus else hardware.cpu if hardware and hardware.cpu else ""
+    on = f" on {_line(where)}" if where else ""
+    return f"{record.recorded:%Y-%m-%d %H:%M} UTC, {counted(len(record.runs), 'run')}{on}"
+
+
+def _claim(claim: Claim) -> str:
+    spread = "" if claim.spread is None else f" ± {claim.spread:.2g}"
+    return f"{_line(claim.name)} {claim.mean:.6g}{spread}, n = {claim.n}"
+
+
+def _line(text: str, room: int = 2 * _ROOM) -> str:
+    """Leave of a stranger's text what a terminal does not obey and a line has room for."""
+    short = text if len(text) <= room else f"{text[: room - 3]}..."
+    return clean(" ".join(short.split()))
 
 
 def _image(found: ImageDescription) -> str:

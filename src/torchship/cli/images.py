@@ -14,8 +14,10 @@ from torchship.cli.common import complain, example, open_store
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from torchship.digest import Descriptor
     from torchship.errors import ImageNotFound
     from torchship.oci.describe import ImageDescription
+    from torchship.oci.image import Source
     from torchship.oci.reference import Reference
 
 
@@ -58,7 +60,7 @@ def images(as_json: bool) -> None:
 @click.argument("reference")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def inspect(reference: str, as_json: bool) -> None:
-    """Show an image: its settings, each layer's size and origin, and what refers to it.
+    """Show an image: its settings, each layer's size and origin, its records and verdicts.
 
     One that is not in the store is looked at in its registry, and not pulled.
     """
@@ -66,22 +68,36 @@ def inspect(reference: str, as_json: bool) -> None:
     from torchship.errors import ImageNotFound
     from torchship.oci import artifact
     from torchship.oci.describe import describe
+    from torchship.runs.listing import as_json as listing_json
+    from torchship.runs.listing import listing
 
     store = open_store()
+    source: Source
     try:
         top = store.find(reference)
     except ImageNotFound as missing:
-        found = _published(reference, missing)
+        source, top, found = _published(reference, missing)
     else:
         attached = artifact.attached(store)
-        found = describe(store, top, lambda subject: attached.get(subject, ()))
+        source, found = store, describe(store, top, lambda subject: attached.get(subject, ()))
+    told: list[object] = []
+    for each in found:
+        manifest = each.image.descriptor.digest
+        records = listing(source, each.referrers, manifest=manifest, top=top.digest)
+        if as_json:
+            told.append({**each.as_json(), **listing_json(records)})
+        else:
+            shown = (render.inspected([each]), render.listed(records))
+            told.append("\n\n".join(part for part in shown if part))
     if as_json:
-        _print_json([each.as_json() for each in found])
+        _print_json(told)
     else:
-        click.echo(render.inspected(found))
+        click.echo("\n\n".join(map(str, told)))
 
 
-def _published(text: str, missing: ImageNotFound) -> Sequence[ImageDescription]:
+def _published(
+    text: str, missing: ImageNotFound
+) -> tuple[Source, Descriptor, Sequence[ImageDescription]]:
     """Describe an image of a registry, which ``missing`` says is not in the store."""
     from torchship.errors import ImageNotFound, RegistryError
     from torchship.oci import referrers
@@ -96,7 +112,8 @@ def _published(text: str, missing: ImageNotFound) -> Sequence[ImageDescription]:
     try:
         _, top = registry.manifest(reference)
         source = registry.source(reference.repository)
-        return describe(source, top, partial(referrers.referrers, registry, reference.repository))
+        find = partial(referrers.referrers, registry, reference.repository)
+        return source, top, describe(source, top, find)
     except RegistryError as fault:
         raise ImageNotFound(f"{missing.message}: {fault.message}", hint=fault.hint) from fault
 
