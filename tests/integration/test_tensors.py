@@ -6,7 +6,8 @@ import sys
 import pytest
 
 from torchship.runs import publishing
-from torchship.runs.verdict import Level, compare
+from torchship.runs.judgement import Level
+from torchship.runs.verdict import compare
 
 pytestmark = [pytest.mark.network, pytest.mark.slow]
 

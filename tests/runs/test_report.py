@@ -29,10 +29,11 @@ from torchship.project.project import Metric
 from torchship.runs import figures, report
 from torchship.runs.claims import observations
 from torchship.runs.contents import contents
+from torchship.runs.judgement import Level
 from torchship.runs.publishing import Published, read
 from torchship.runs.record import Curve, Hardware, Record, Run
 from torchship.runs.statement import encode
-from torchship.runs.verdict import Level, compare
+from torchship.runs.verdict import compare
 
 FIVE = (0.9915, 0.9917, 0.9921, 0.9908, 0.9912)
 HOSTILE = (

@@ -190,7 +190,8 @@ def reproduce(
     exit code is returned. The program gets no network, and sees nothing of this machine but
     its own output directory. A record of these runs is written beside their outputs.
     """
-    from torchship.runs.verdict import Level, Verdict
+    from torchship.runs.judgement import Level
+    from torchship.runs.verdict import Verdict
     from torchship.runs.verdict import compare as judged
     from torchship.runs.wording import document
 

@@ -14,9 +14,9 @@ from itertools import pairwise
 from torchship.runs.axis import Axis, Tick
 from torchship.runs.curve import places, step_name
 from torchship.runs.difference import FirstDifference
+from torchship.runs.judgement import Judgement, Level
 from torchship.runs.legible import signed
 from torchship.runs.record import Claim, Curve, Run
-from torchship.runs.verdict import Judgement, Level
 
 MOST_POINTS = 200
 """Dots of one side in the figure of a claim."""

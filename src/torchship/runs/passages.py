@@ -10,10 +10,11 @@ from torchship.amounts import counted, listed
 from torchship.errors import InvalidReference
 from torchship.oci.reference import HUB, Reference
 from torchship.project.seeds import fault, seeded
+from torchship.runs.judgement import Level
 from torchship.runs.legible import cut, legible, sentence
 from torchship.runs.profile import NAMES
 from torchship.runs.record import Record, Run
-from torchship.runs.verdict import Level, Verdict, run_differences
+from torchship.runs.verdict import Verdict, run_differences
 
 NO_TEST = (
     "A record says what these runs gave on one machine. Nothing was compared: whether other "

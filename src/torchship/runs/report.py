@@ -23,6 +23,7 @@ from torchship.runs.claims import observations
 from torchship.runs.contents import ImageContents, contents
 from torchship.runs.difference import environment, first_difference
 from torchship.runs.figures import ClaimFigure, claim_figure, compared_seed, gap_panel, panels
+from torchship.runs.judgement import BEYOND_CHANCE, WITHIN_CHANCE, Judgement, Level
 from torchship.runs.passages import (
     NO_TEST,
     Banner,
@@ -35,14 +36,7 @@ from torchship.runs.passages import (
 from torchship.runs.publishing import Published
 from torchship.runs.record import Claim, Record, Run
 from torchship.runs.student import quantile
-from torchship.runs.verdict import (
-    BEYOND_CHANCE,
-    WITHIN_CHANCE,
-    Judgement,
-    Level,
-    Verdict,
-    compare,
-)
+from torchship.runs.verdict import Verdict, compare
 from torchship.runs.wording import limits, where
 
 if TYPE_CHECKING:

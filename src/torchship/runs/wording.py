@@ -7,8 +7,9 @@ from collections.abc import Iterator
 from torchship.amounts import counted
 from torchship.runs import typed
 from torchship.runs.difference import Fact, FirstDifference, environment, first_difference
+from torchship.runs.judgement import Judgement, Level
 from torchship.runs.record import Record
-from torchship.runs.verdict import Judgement, Level, Verdict
+from torchship.runs.verdict import Verdict
 
 NOT_SHOWN = (
     "A verdict says whether the same image gives the same numbers again. It does not show that "
