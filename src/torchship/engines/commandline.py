@@ -10,25 +10,29 @@ import re
 import secrets
 import time
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from contextlib import ExitStack
 from datetime import UTC, datetime
 from pathlib import Path
 
+from torchship.digest import Descriptor, Digest
 from torchship.engines import handover, users
 from torchship.engines.client import Client, last_words
 from torchship.engines.foreground import Ended, Foreground
+from torchship.engines.held import Held, parse
+from torchship.engines.namespaces import Obstacle
 from torchship.engines.relay import Streams
 from torchship.engines.request import OUTPUT, Request
 from torchship.engines.terminal import Terminal
 from torchship.errors import EngineError
-from torchship.oci.image import Image
+from torchship.oci import mediatypes
+from torchship.oci.image import Image, children
 from torchship.oci.store import Store
 from torchship.progress import SILENT, Progress
 
 LABEL = "dev.torchship.run"
 """Marks the containers that torchship made; its value is the image's manifest digest."""
 
-_MADE_BY_US = "dev.torchship."
 _KILLED = 137
 _ENGINES_OWN = (125, 126, 127)  # which a program may give as well
 _INIT_REFUSES = re.compile(
@@ -42,6 +46,8 @@ class CommandLineEngine(ABC):
     """An engine that is reached through its command-line program."""
 
     name: str
+    inspection: str
+    """What makes ``image inspect`` write a line that `held.parse` reads."""
 
     def __init__(self, store: Store, *, progress: Progress = SILENT) -> None:
         self._store = store
@@ -49,13 +55,20 @@ class CommandLineEngine(ABC):
         self._client = Client(self.name)
         self._prepared: dict[str, str] = {}
 
-    @abstractmethod
     def missing(self) -> str | None:
-        """Say in one sentence why the engine cannot be used here; None: it can."""
+        """Say in one sentence why the engine cannot be used here; None: it can. Takes 0.1 s."""
+        found = self._obstacle()
+        return None if found is None else found.reason
 
-    @abstractmethod
     def _require(self) -> None:
         """Raise `EngineError`, with what to do, where the engine cannot be used."""
+        found = self._obstacle()
+        if found is not None:
+            raise EngineError(found.reason, hint=found.hint)
+
+    @abstractmethod
+    def _obstacle(self) -> Obstacle | None:
+        """Return what keeps the engine from being used here; it is looked for once."""
 
     @abstractmethod
     def _rootless(self) -> bool:
@@ -205,6 +218,11 @@ class CommandLineEngine(ABC):
             words += bind(request.output.absolute(), OUTPUT, read_only=False)
         return (*words, *self._own_arguments(request))
 
+    def _held(self, names: Sequence[str]) -> tuple[Held, ...]:
+        """Return what the engine holds of these images, each once."""
+        answer = self._client.ask("image", "inspect", f"--format={self.inspection}", *names)
+        return parse(answer.out)
+
     def _names(self, image: Image) -> tuple[str, ...]:
         """Return the names that an image has in the store, without digests."""
         wanted = image.descriptor.digest
@@ -216,20 +234,10 @@ class CommandLineEngine(ABC):
             and (named.descriptor.digest == wanted or wanted in self._below(named.descriptor))
         )
 
-    def _below(self, top: object) -> frozenset[object]:
-        from torchship.digest import Descriptor
-        from torchship.oci import mediatypes
-        from torchship.oci.image import children
-
-        assert isinstance(top, Descriptor)
+    def _below(self, top: Descriptor) -> frozenset[Digest]:
         if top.media_type not in mediatypes.INDEXES:
             return frozenset()
         return frozenset(child.digest for child in children(self._store, top))
-
-
-def made_by_us(labels: object) -> bool:
-    """Tell whether an image in an engine was built by torchship, by its labels."""
-    return isinstance(labels, dict) and any(str(name).startswith(_MADE_BY_US) for name in labels)
 
 
 def _environment(request: Request) -> dict[str, str]:

@@ -8,13 +8,15 @@ import sys
 import time
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from torchship.digest import Digest
 from torchship.engines import handover, helper
-from torchship.engines.commandline import CommandLineEngine, made_by_us, moment
+from torchship.engines.commandline import CommandLineEngine, moment
 from torchship.engines.gpu import docker_arguments
+from torchship.engines.held import free
 from torchship.engines.namespaces import Obstacle
 from torchship.engines.request import Request
 from torchship.errors import EngineError
@@ -38,44 +40,26 @@ class _Daemon:
     init: bool
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Held:
-    """An image that the daemon holds."""
-
-    id: str
-    tags: tuple[str, ...]
-    ours: bool
-
-
 class Docker(CommandLineEngine):
     """Runs images by ``docker run``."""
 
     name = "docker"
-    _found: _Daemon | Obstacle | None = None
+    inspection = "[{{json .Id}},{{json .RepoTags}},{{json .Config.Labels}}]"
 
-    def missing(self) -> str | None:
-        """Say why there is no Docker daemon to use; None where there is one. Takes 0.1 s."""
-        found = self._look()
-        return found.reason if isinstance(found, Obstacle) else None
-
-    def _require(self) -> None:
-        self._daemon()
+    def _obstacle(self) -> Obstacle | None:
+        found = self._looked
+        return found if isinstance(found, Obstacle) else None
 
     def _rootless(self) -> bool:
         return self._daemon().rootless
 
     def _daemon(self) -> _Daemon:
-        found = self._look()
-        if isinstance(found, Obstacle):
-            raise EngineError(found.reason, hint=found.hint)
-        return found
+        self._require()
+        assert isinstance(self._looked, _Daemon), "anything else is an obstacle"
+        return self._looked
 
-    def _look(self) -> _Daemon | Obstacle:
-        if self._found is None:
-            self._found = self._examine()
-        return self._found
-
-    def _examine(self) -> _Daemon | Obstacle:
+    @cached_property
+    def _looked(self) -> _Daemon | Obstacle:
         if not self._client.installed:
             return Obstacle("docker is not installed", _OTHER)
         address = os.environ.get("DOCKER_HOST", "")
@@ -117,13 +101,9 @@ class Docker(CommandLineEngine):
     def _bring(self, image: Image, progress: Progress) -> str:
         names = tuple(Reference.parse(name).familiar for name in self._names(image))
         known = {str(image.config.digest), str(image.descriptor.digest)}
-        held = self._inspect((*sorted(known), *names))
+        held = self._held((*sorted(known), *names))
         here = next((one for one in held if one.id in known), None)
-        # A name that somebody else's image has in Docker stays with it
-        foreign = {tag for one in held if not one.ours and one is not here for tag in one.tags}
-        names = tuple(name for name in names if name not in foreign)
-        # An image without any name would be one of many that nobody knows
-        names = names or (f"localhost/torchship:{image.descriptor.digest.short}",)
+        names = free(names, image, held, known)
         if here is None:
             self._load(image, names, progress)
         else:
@@ -131,25 +111,12 @@ class Docker(CommandLineEngine):
                 if name not in here.tags:
                     self._client.tell("tag", here.id, name)
         for one in held:
-            if one.ours and one is not here and set(one.tags) & set(names):
+            if one.ours and one is not here and one.tags & set(names):
                 self._drop(one.id)
         if here is not None:
             return here.id
         containerd = self._daemon().containerd
         return str(image.descriptor.digest if containerd else image.config.digest)
-
-    def _inspect(self, names: Sequence[str]) -> tuple[_Held, ...]:
-        """Return what the daemon holds of these, each image once."""
-        line = "[{{json .Id}},{{json .RepoTags}},{{json .Config.Labels}}]"
-        answer = self._client.ask("image", "inspect", f"--format={line}", *names)
-        found = {}
-        for text in answer.out.splitlines():
-            if text.strip():
-                identity, tags, labels = json.loads(text)
-                found[identity] = _Held(
-                    id=identity, tags=tuple(tags or ()), ours=made_by_us(labels)
-                )
-        return tuple(found.values())
 
     def _load(self, image: Image, names: Collection[str], progress: Progress) -> None:
         if not self._daemon().containerd:  # which looks at files, and has no use for a part

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-import json
+import math
 import os
 import resource
 import shutil
 import sys
 import tempfile
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 
 from torchship import canonical
 from torchship.engines import handover
-from torchship.engines.commandline import CommandLineEngine, made_by_us
+from torchship.engines.commandline import CommandLineEngine
 from torchship.engines.gpu import podman_arguments
+from torchship.engines.held import free
 from torchship.engines.namespaces import Obstacle
 from torchship.engines.request import Request
 from torchship.errors import EngineError
@@ -25,6 +27,7 @@ from torchship.progress import Progress
 
 _OTHER = "use --engine native, which needs no container engine"
 _ANSWER = 10  # seconds
+_PROCESSES = 32768  # Podman's default, as `podman run --help` says
 _INITS = (
     *("/usr/libexec/podman/catatonit", "/usr/lib/podman/catatonit", "/usr/bin/catatonit"),
     *("/usr/bin/docker-init", "/usr/libexec/docker/docker-init", "/usr/bin/tini-static"),
@@ -32,40 +35,20 @@ _INITS = (
 """Static programs that can be a container's pid 1, wherever packages put them."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Held:
-    """An image that Podman holds."""
-
-    id: str
-    tags: frozenset[str]
-    ours: bool
-
-
 class Podman(CommandLineEngine):
     """Runs images by ``podman run``."""
 
     name = "podman"
-    _found: Obstacle | bool | None = None
-
-    def missing(self) -> str | None:
-        """Say why Podman cannot be used; None where it can. Takes about 0.1 s."""
-        found = self._look()
-        return found.reason if isinstance(found, Obstacle) else None
-
-    def _require(self) -> None:
-        found = self._look()
-        if isinstance(found, Obstacle):
-            raise EngineError(found.reason, hint=found.hint)
+    inspection = "[{{json .ID}},{{json .RepoTags}},{{json .Labels}}]"
 
     def _rootless(self) -> bool:
         return os.geteuid() != 0
 
-    def _look(self) -> Obstacle | bool:
-        if self._found is None:
-            self._found = self._examine() or True
-        return self._found
+    def _obstacle(self) -> Obstacle | None:
+        return self._looked
 
-    def _examine(self) -> Obstacle | None:
+    @cached_property
+    def _looked(self) -> Obstacle | None:
         if not self._client.installed:
             return Obstacle("podman is not installed", _OTHER)
         address = os.environ.get("CONTAINER_HOST")
@@ -91,14 +74,10 @@ class Podman(CommandLineEngine):
     def _bring(self, image: Image, progress: Progress) -> str:
         identity = image.config.digest.hex
         names = self._names(image)
-        held = self._inspect((identity, *names))
+        held = self._held((identity, *names))
         if not any(one.id == identity for one in held):
             self._pull(image, identity, progress)
-        # A name that somebody else's image has in Podman stays with it
-        foreign = {tag for one in held if one.id != identity and not one.ours for tag in one.tags}
-        names = tuple(name for name in names if name not in foreign)
-        # An image without any name would be one of many that nobody knows
-        names = names or (f"localhost/torchship:{image.descriptor.digest.short}",)
+        names = free(names, image, held, {identity})
         present = {tag for one in held if one.id == identity for tag in one.tags}
         if not present.issuperset(names):
             self._client.tell("tag", identity, *names)
@@ -107,18 +86,6 @@ class Podman(CommandLineEngine):
                 # It has just lost its last name. One in use stays.
                 self._client.leave("image", "rm", one.id)
         return identity
-
-    def _inspect(self, names: tuple[str, ...]) -> tuple[_Held, ...]:
-        """Return the images that Podman holds of these, each once."""
-        line = "[{{json .ID}},{{json .RepoTags}},{{json .Labels}}]"
-        answer = self._client.ask("image", "inspect", f"--format={line}", *names)
-        found = {}
-        for text in answer.out.splitlines():
-            if text.startswith("["):
-                identity, tags, labels = json.loads(text)
-                ours = made_by_us(labels)
-                found[identity] = _Held(id=identity, tags=frozenset(tags or ()), ours=ours)
-        return tuple(found.values())
 
     def _pull(self, image: Image, identity: str, progress: Progress) -> None:
         """Let Podman read the image out of the store: it takes the layers that it has not.
@@ -178,11 +145,15 @@ class Podman(CommandLineEngine):
 def _limits() -> tuple[str, ...]:
     """Ask for no more open files and processes than this process may have.
 
-    Podman as root asks for a million, which root inside a container has no right to give.
+    Podman as root asks for a million, which root inside a container has no right to give. Of
+    processes it keeps `_PROCESSES` for itself, and can give no more.
     """
     words = []
-    for name, number in (("nofile", resource.RLIMIT_NOFILE), ("nproc", resource.RLIMIT_NPROC)):
+    for name, number, own in (
+        ("nofile", resource.RLIMIT_NOFILE, math.inf),
+        ("nproc", resource.RLIMIT_NPROC, _PROCESSES),
+    ):
         most = resource.getrlimit(number)[1]
         if most != resource.RLIM_INFINITY:
-            words.append(f"--ulimit={name}={most}:{most}")
+            words.append(f"--ulimit={name}={min(most, own)}:{min(most, own)}")
     return tuple(words)
