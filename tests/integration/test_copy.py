@@ -189,7 +189,7 @@ def test_records_travel_with_the_image(store, empty, name, elsewhere):
         assert records(place, there) == {part.digest}
         assert records(place, part) == {deeper.digest}
     pull(elsewhere, empty, platform=None, progress=SILENT)
-    assert pull_referrers(elsewhere, empty, top, progress=SILENT) == 3
+    assert len(pull_referrers(elsewhere, empty, top, progress=SILENT)) == 3
     assert artifact.referrers(empty, there.digest) == (part,)
     assert artifact.referrers(empty, part.digest) == (deeper,)
     (layer,) = artifact.read(empty, whole).layers
@@ -222,12 +222,12 @@ def test_a_record_that_cannot_be_had_does_not_cost_the_image(store, empty, name,
 
     proxy.on("GET", f"/manifests/{one.digest}", faults.answered(404), times=-1)
     pull(name, empty, platform=None, progress=SILENT)
-    assert pull_referrers(name, empty, made, progress=Heard()) == 1
+    assert len(pull_referrers(name, empty, made, progress=Heard())) == 1
     assert artifact.referrers(empty, made.digest) == (two,)
     assert str(one.digest) in lines[0]
     proxy.on("GET", f"/manifests/sha256-{made.digest.hex}", faults.answered(403), times=-1)
     impatient = Registry(name.registry, patience=Patience(attempts=1))
-    assert pull_referrers(name, empty, made, progress=Heard(), registry=impatient) == 0
+    assert len(pull_referrers(name, empty, made, progress=Heard(), registry=impatient)) == 0
     assert "cannot be listed" in lines[-1]
 
 
@@ -258,7 +258,7 @@ def test_what_only_pretends_to_refer_to_the_image_stays_out(store, empty, name, 
     header = {"Content-Type": told.media_type}
     proxy.on("GET", f"/manifests/{told.digest}", faults.answered(200, header, raw), times=-1)
     pull(name, empty, platform=None, progress=SILENT)
-    assert pull_referrers(name, empty, made, progress=SILENT) == 0
+    assert len(pull_referrers(name, empty, made, progress=SILENT)) == 0
     assert artifact.referrers(empty, made.digest) == ()
 
 

@@ -140,7 +140,7 @@ def pull(reference: str, platform: str | None, variant: str | None, all_platform
         if variant:
             read_image(store, pulled.descriptor, wanted, variant)
         attached = pull_referrers(named, store, pulled.descriptor, progress=progress)
-        about = f", and {attached} that refer to it" if attached else ""
+        about = f", and {len(attached)} that refer to it" if attached else ""
         progress.say(
             f"received {size(pulled.received)}, already here {size(pulled.skipped)}{about}"
         )

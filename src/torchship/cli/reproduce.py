@@ -14,9 +14,18 @@ from typing import TYPE_CHECKING
 
 import click
 
-from torchship.cli.common import choice, cpus, engine, example, gpus, memory, open_store, variant
+from torchship.cli.common import (
+    choice,
+    cpus,
+    engine,
+    example,
+    gpus,
+    memory,
+    open_store,
+    parse_memory,
+    variant,
+)
 from torchship.cli.record import output, run_directory
-from torchship.cli.run import Options, parse_memory, prepare
 from torchship.cli.signing import (
     Wanted,
     attach_signature,
@@ -26,6 +35,7 @@ from torchship.cli.signing import (
     signed_issuer,
     trust_config,
 )
+from torchship.cli.target import Options, prepare
 from torchship.display import clean
 from torchship.errors import ImageNotFound, TorchshipError, UsageError
 
@@ -233,81 +243,50 @@ def _reproduced(
 ) -> tuple[Record, Record, RecordDirectory]:
     """Pull, say what to expect, run; return the author's record and one of the runs."""
     from torchship.display import display
-    from torchship.engines.request import Request
-    from torchship.runs import profile, publishing, reproduction
-    from torchship.runs.execution import declared
+    from torchship.runs import publishing, reproducing
     from torchship.runs.expectation import expectation
     from torchship.runs.inside import facts
-    from torchship.runs.recording import Plan
-    from torchship.runs.recording import record as recorded
-    from torchship.runs.statement import encode
 
     with display() as progress:
-        top = fetch(reference, options, progress)
+        top, listed = fetch(reference, options, progress)
         ready = prepare(str(top.digest), options, progress)
-        published = (
-            publishing.read(record_file)
-            if record_file
-            else publishing.chosen(ready.store, top, progress)
-        )
+        if record_file:
+            published = publishing.read(record_file)
+        else:
+            published = publishing.chosen(ready.store, top, progress, among=listed)
         published = publishing.about(published, ready.image.descriptor.digest, top.digest)
         check(ready.store, top, published, wanted, progress)
-        author = published.record
-        if author.network and not network:
-            raise UsageError(
-                "the author's runs had the network, and this program is a stranger's",
-                hint="add --network if you trust it with yours",
-            )
-        strict = author.determinism.profile == "strict"
-        request = Request(
-            image=ready.image,
-            command=author.command,
-            environment={
-                name: value
-                for name, value in author.determinism.environment.items()
-                if strict and name in profile.NAMES
-            },
-            network=author.network,
+        asked = reproducing.request(
+            published.record,
+            ready.image,
+            network=network,
             processors=cpus,
             memory=memory,
             gpus=ready.gpus,
-            stdout=2,
         )
-        for sentence in expectation(author, facts(request, ready.engine, data=())):
+        for sentence in expectation(published.record, facts(asked, ready.engine, data=())):
             progress.say(clean(f"expect: {sentence}"))
         folder = run_directory(output, ready.image.descriptor.digest)
-        (folder.path / reproduction.AUTHOR).write_bytes(published.raw)
-        plan = Plan(
-            request=request,
-            seeds=_again(author, count),
-            profile=author.determinism.profile,
+        made = reproducing.reproduce(
+            published,
+            asked,
+            ready.engine,
+            runs=count,
             name=reference,
             index=top.digest,
-        )
-        made = recorded(
-            plan,
-            ready.engine,
-            declared=declared(ready.image),
             directory=folder,
             progress=progress,
         )
-    folder.record.write_bytes(encode(made))
-    return author, made, folder
+    return published.record, made, folder
 
 
-def _again(author: Record, count: int) -> tuple[int | None, ...]:
-    """Return the author's seeds, and further ones where more runs are asked for than they made."""
-    seeds = [run.seed for run in author.runs if run.status == 0 and run.seed is not None]
-    if not seeds:
-        return (None,) * count
-    following = max(seeds) + 1
-    return (*seeds, *range(following, following + count))[:count]
+def fetch(
+    reference: str, options: Options, progress: Progress
+) -> tuple[Descriptor, tuple[Digest, ...] | None]:
+    """Return what a reference names now in its registry, and what refers to it there.
 
-
-def fetch(reference: str, options: Options, progress: Progress) -> Descriptor:
-    """Return what a reference names now in its registry, with all that refers to it.
-
-    A name without a registry is of the store, where the store knows it.
+    A name without a registry is of the store, where the store knows it: then whatever the store
+    has refers to it, and None is returned for that.
     """
     from torchship.oci.attached import pull_referrers
     from torchship.oci.pull import pull
@@ -317,7 +296,7 @@ def fetch(reference: str, options: Options, progress: Progress) -> Descriptor:
     store = open_store()
     if named.registry == HUB and not reference.startswith((HUB, f"index.{HUB}")):
         with suppress(ImageNotFound):
-            return store.find(reference)
+            return store.find(reference), None
     pulled = pull(
         named,
         store,
@@ -325,5 +304,5 @@ def fetch(reference: str, options: Options, progress: Progress) -> Descriptor:
         choice=choice(options.variant, gpus=options.gpus),
         progress=progress,
     )
-    pull_referrers(named, store, pulled.descriptor, progress=progress)
-    return pulled.descriptor
+    listed = pull_referrers(named, store, pulled.descriptor, progress=progress)
+    return pulled.descriptor, listed

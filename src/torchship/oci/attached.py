@@ -27,17 +27,18 @@ def pull_referrers(
     *,
     progress: Progress,
     registry: Registry | None = None,
-) -> int:
+) -> tuple[Digest, ...]:
     """Bring what refers to an image of the store, or to a manifest of its index, and to that.
 
-    Returns how many there are. The image is there without them: what cannot be had of them, or
-    is no artifact, or larger than 64 MiB, is told and left out.
+    Returns their digests: the store may hold more, from elsewhere. The image is there without
+    them: what cannot be had of them, or is no artifact, or larger than 64 MiB, is told and left
+    out.
     """
     source = registry or Registry(reference.registry)
     waiting = [descriptor.digest, *(each.digest for each in held(store, descriptor))]
     waiting = list(dict.fromkeys(waiting))
     seen = set(waiting)
-    count = 0
+    brought = []
     for subject in waiting:
         for found in _listed(source, reference, subject, progress):
             if found.digest in seen or len(seen) > _MOST:
@@ -49,8 +50,8 @@ def pull_referrers(
             except (RegistryError, HostileInput) as fault:
                 progress.say(f"{found.digest} refers to the image and is left out: {fault.message}")
                 continue
-            count += 1
-    return count
+            brought.append(found.digest)
+    return tuple(brought)
 
 
 def _listed(

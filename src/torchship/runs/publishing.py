@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -101,8 +101,13 @@ def attach(store: Store, image: Descriptor, published: Published) -> Descriptor:
     )
 
 
-def attached(store: Store, top: Descriptor) -> tuple[Published, ...]:
+def attached(
+    store: Store, top: Descriptor, *, among: Collection[Digest] | None = None
+) -> tuple[Published, ...]:
     """Return the records that refer to an image, or to one of its index, newest first.
+
+    ``among`` names the artifacts that count: others may have come to the store from a repository
+    that is not the author's. None: all of them.
 
     Raises `RecordError` for one that is faulty: whoever can attach a record is the publisher.
     """
@@ -110,14 +115,18 @@ def attached(store: Store, top: Descriptor) -> tuple[Published, ...]:
     found: dict[Digest, Published] = {}
     for digest in subjects:
         for descriptor in artifact.referrers(store, digest, ARTIFACT_TYPE):
+            if among is not None and descriptor.digest not in among:
+                continue
             published = _read(store, descriptor)
             found[published.digest] = published
     return tuple(sorted(found.values(), key=lambda each: each.record.recorded, reverse=True))
 
 
-def chosen(store: Store, top: Descriptor, progress: Progress) -> Published:
+def chosen(
+    store: Store, top: Descriptor, progress: Progress, *, among: Collection[Digest] | None = None
+) -> Published:
     """Return the newest record about an image; raise `RecordError` where there is none."""
-    found = attached(store, top)
+    found = attached(store, top, among=among)
     if not found:
         raise RecordError(
             "no record is attached to the image: there is nothing to compare a run with",
