@@ -83,6 +83,24 @@ def load(directory: Path, *, command: Sequence[str] = ()) -> Project:
     return project.load(directory, command=command)
 
 
+_FACTORS = {"": 1, "B": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
+
+
+def parse_memory(text: str | None) -> int | None:
+    """Read Docker's form of an amount of memory: powers of 1024, ``512M``, ``4g``."""
+    if not text:
+        return None
+    digits = text.rstrip("bBkKmMgGtTiI")
+    unit = text[len(digits) :].upper().replace("IB", "").removesuffix("B")
+    try:
+        amount = int(float(digits) * _FACTORS[unit])
+    except (ValueError, OverflowError, KeyError):
+        amount = 0
+    if amount <= 0:
+        raise UsageError(f"{text!r} is not an amount of memory", hint="write it as 512M or 4G")
+    return amount
+
+
 def run_directory(
     context: click.Context,  # noqa: ARG001 (click's signature)
     option: click.Parameter,  # noqa: ARG001

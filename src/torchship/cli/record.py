@@ -8,9 +8,18 @@ from typing import TYPE_CHECKING
 
 import click
 
-from torchship.cli.common import cpus, engine, example, gpus, lock_file, memory, variant
+from torchship.cli.common import (
+    cpus,
+    engine,
+    example,
+    gpus,
+    lock_file,
+    memory,
+    parse_memory,
+    variant,
+)
 from torchship.cli.common import run_directory as named_directory
-from torchship.cli.run import Options, parse_memory, prepare
+from torchship.cli.target import Options, prepare
 from torchship.display import clean
 from torchship.errors import UsageError
 

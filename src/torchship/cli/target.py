@@ -1,0 +1,182 @@
+"""TARGET, a directory or an image reference, made ready to run: built, found or pulled."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from torchship.cli.common import choice, load, open_store
+from torchship.cli.project import built
+from torchship.errors import ImageNotFound, UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from torchship.digest import Descriptor
+    from torchship.engines.gpu import Decision, Gpus
+    from torchship.engines.request import Engine
+    from torchship.oci.image import Image
+    from torchship.oci.store import Store
+    from torchship.oci.variant import Choice
+    from torchship.platform import Platform
+    from torchship.progress import Progress
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    """What chooses how an image is run, as the user gave it, checked."""
+
+    engine: str
+    gpus: Gpus
+    platform: Platform
+    variant: str | None
+    lock_file: Path | None
+    variables: Mapping[str, str]
+    command: tuple[str, ...] = ()
+
+    @classmethod
+    def parse(
+        cls,
+        engine: str,
+        gpus: str,
+        platform: str | None,
+        variant: str | None,
+        lock_file: Path | None,
+        *,
+        variables: Mapping[str, str],
+        command: tuple[str, ...] = (),
+    ) -> Options:
+        """Read the options' texts; raise `UsageError`."""
+        from torchship.engines.gpu import Gpus
+        from torchship.platform import Platform
+
+        return cls(
+            engine=engine,
+            gpus=Gpus.parse(gpus),
+            platform=Platform.parse(platform) if platform else Platform.host(),
+            variant=variant,
+            lock_file=lock_file,
+            variables=variables,
+            command=command,
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ready:
+    """An image that can be run at once. ``top`` is what its name stands for, maybe an index."""
+
+    store: Store
+    engine: Engine
+    image: Image
+    top: Descriptor
+    name: str
+    gpus: Gpus
+
+
+def prepare(target: str, options: Options, progress: Progress) -> Ready:
+    """Build or find or pull what TARGET stands for, and bring it to the engine that will run it."""
+    from torchship import pipeline
+    from torchship.engines.choose import check_platform, choose
+    from torchship.oci import cuda
+
+    store = open_store()
+    chosen = choose(options.engine, store, progress=progress)
+    check_platform(chosen, options.platform)
+    suiting = choice(options.variant, gpus=options.gpus, engine=chosen.name)
+    decided = partial(_decided, wish=options.gpus, engine=chosen.name, variables=options.variables)
+    top, name = _target(target, options, suiting, decided, store, progress)
+    taken = options.variant or _variant(store, top, options.platform, suiting)
+    image = pipeline.ready(store, top, options.platform, variant=taken, progress=progress)
+    decision = decided(cuda.of_image(image))
+    if decision.said:
+        progress.say(decision.said)
+    chosen.prepare(image, progress=progress)
+    store.release()  # the engine keeps what it needs: `prune` need not wait for a training's end
+    return Ready(store=store, engine=chosen, image=image, top=top, name=name, gpus=decision.gpus)
+
+
+def _target(
+    target: str,
+    options: Options,
+    suiting: Choice,
+    decided: Callable[[str | None], Decision],
+    store: Store,
+    progress: Progress,
+) -> tuple[Descriptor, str]:
+    """Return the image that TARGET stands for, building it if it is a directory; and its name."""
+    from torchship.oci import cuda
+    from torchship.oci.reference import HUB, OFFICIAL, Reference
+
+    folder = Path(target)
+    if folder.is_dir():
+        project = load(folder, command=options.command)
+        name = Reference.parse(project.name)
+        one = suiting(project.torch) if len(project.torch) > 1 else None
+        top = built(
+            project,
+            (name,),
+            (options.platform,),
+            options.lock_file,
+            store,
+            progress,
+            variant=one,
+            approve=lambda entry: decided(cuda.of_wheels(pin.filename for pin in entry.wheels)),
+        )
+        return top, project.name
+    if target.startswith((".", "/", "~")):
+        raise UsageError(f"there is no directory {target}", hint="name one that holds main.py")
+    try:
+        return store.find(target), target
+    except ImageNotFound:
+        if folder.parent.name and folder.parent.is_dir():
+            raise UsageError(
+                f"there is neither a directory {target} nor an image of that name in the store",
+                hint=f"look into {folder.parent}/; an image is pulled by its full reference, "
+                "as in docker.io/me/mnist:v0.1",
+            ) from None
+        if "/" not in target:
+            # Most likely a mistyped directory: not to be answered with a stranger's image.
+            raise UsageError(
+                f"there is neither a directory {target} here nor an image of that name in the "
+                "store",
+                hint=f"name a directory, or an image by its full reference: {HUB}/{OFFICIAL}"
+                f"{target}",
+            ) from None
+        # imported here: a run of what is in the store speaks to no registry
+        from torchship.oci.pull import pull
+
+        reference = Reference.parse(target)
+        progress.say(f"{target} is not in the store: pulling it from {reference.registry}")
+    pulled = pull(
+        reference,
+        store,
+        platform=options.platform,
+        choice=suiting,
+        approve=lambda image: decided(cuda.of_image(image)),
+        progress=progress,
+    )
+    return pulled.descriptor, target
+
+
+def _variant(store: Store, top: Descriptor, platform: Platform, suiting: Choice) -> str:
+    """Return which of an image's variants to run; empty where it has none."""
+    from torchship.oci.image import manifests
+    from torchship.oci.variant import offered
+
+    names = offered(manifests(store, top), platform)
+    return suiting(names) if names else ""
+
+
+def _decided(
+    version: str | None, *, wish: Gpus, engine: str, variables: Mapping[str, str]
+) -> Decision:
+    """Decide which GPUs a program gets, by the CUDA that its image has; refuse what cannot be."""
+    from torchship.engines.gpu import decide
+    from torchship.engines.nvidia import UNCHECKED, survey
+
+    machine = survey()
+    if variables.get(UNCHECKED):
+        machine = replace(machine, driver=None)
+    return decide(wish, version, engine, machine)
