@@ -16,15 +16,13 @@ from torchship.errors import ManifestError, MetricsError
 from torchship.oci.assemble import METRICS
 from torchship.project.project import Metric
 from torchship.runs.allowance import UsedUp, allowance
+from torchship.runs.record import GREATEST
 
 LONGEST_NAME = 200
 """Characters of a metric's name."""
 
 LARGEST = 1 << 20
 """A metrics file is a flat object of numbers: more bytes than this are something else."""
-
-_GREATEST = 1e150
-"""Greater numbers have no spread: their squares are no floats. They have diverged."""
 
 SECONDS = 10.0
 """Processor time that all patterns of an image may take: an honest one needs milliseconds."""
@@ -146,7 +144,7 @@ def _float(value: float) -> float:
 
 
 def _is_finite(value: float) -> bool:
-    return abs(value) < _GREATEST  # false for NaN
+    return abs(value) < GREATEST  # false for NaN
 
 
 def _matched(metric: Metric, log: Path, seconds: float) -> tuple[float | None, int | None]:

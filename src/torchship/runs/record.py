@@ -17,6 +17,9 @@ from torchship.digest import Digest
 Exact = Annotated[float, "exact"]
 """A finite float that stands in JSON with its hexadecimal form, which loses nothing."""
 
+GREATEST = 1e150
+"""A metric of this size has diverged: it has no spread, for its square is no float."""
+
 EMPTY: Mapping[str, str] = MappingProxyType({})
 """No variables, no parameters, no packages."""
 

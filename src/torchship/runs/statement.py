@@ -18,7 +18,7 @@ from torchship.errors import RecordError
 from torchship.runs import typed
 from torchship.runs.claims import average, observations, sample_deviation, tolerance
 from torchship.runs.curve import kept
-from torchship.runs.record import Claim, Record
+from torchship.runs.record import GREATEST, Claim, Record
 
 STATEMENT = "https://in-toto.io/Statement/v1"
 PREDICATE = "urn:torchship:run-record:v1"
@@ -138,6 +138,11 @@ def _check_runs(record: Record, faults: typed.Faults) -> None:
         if run.seed is not None and run.seed in seeds:
             faults.note(f"{path}.seed", f"is {run.seed}, as that of another run")
         seeds.add(run.seed)
+        for name, value in run.metrics.items():
+            if abs(value) >= GREATEST:
+                faults.note(
+                    f"{path}.metrics", f"has {name[:60]!a} of {value!r}: as good as infinite"
+                )
         for name in (*run.metrics, *run.diverged):
             if not _is_name(name):
                 faults.note(f"{path}.metrics", f"has the name {name[:60]!a}")
@@ -161,11 +166,9 @@ def _check_claim(claim: Claim, record: Record, path: str, faults: typed.Faults) 
     if not present or len(present) != len(values):
         faults.note(path, f"claims {claim.name!a}, which not every run gave")
         return
-    try:
-        mean, spread = average(present), sample_deviation(present)
-    except OverflowError:
-        faults.note(path, "is of numbers too large to be added")
-        return
+    if max(map(abs, present)) >= GREATEST:
+        return  # noted with its run
+    mean, spread = average(present), sample_deviation(present)
     if claim.n != len(values):
         faults.note(f"{path}.n", f"is {claim.n}, and {len(values)} runs gave {claim.name!a}")
     if not _agree(claim.mean, mean):
