@@ -1,6 +1,6 @@
 import math
 
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from torchship.runs.axis import Axis
@@ -18,6 +18,8 @@ def test_every_finite_value_has_a_place(values):
 
 
 @given(NUMBERS)
+@example([1.0, 2.5e296])
+@example([5e-324, 1e300])
 def test_ticks_lie_on_the_axis_with_labels_of_their_own(values):
     """No two ticks say the same, none is beyond the axis, and there are not many."""
     for axis in (Axis.over(values), Axis.fitting(values)):

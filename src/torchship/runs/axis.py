@@ -7,6 +7,7 @@ Values are a stranger's: any finite floats.
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -53,7 +54,9 @@ class Axis:
         low, high = _bounds(known)
         if low > 0 and high / low > _LOGARITHMIC:
             room = (high / low) ** 0.04 if high / low < _GREATEST else 10.0
-            return cls(low=max(low / room, 1e-320), high=high * room, logarithmic=True)
+            # the margin of a span of hundreds of decades would lie beyond the largest float
+            low, high = max(low / room, 1e-320), min(high * room, sys.float_info.max)
+            return cls(low=low, high=high, logarithmic=True)
         return cls.over(known, margin=0.06)
 
     def at(self, value: float) -> float:
