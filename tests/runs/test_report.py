@@ -26,10 +26,12 @@ from torchship.oci.describe import ImageDescription, LayerDescription
 from torchship.oci.image import Image
 from torchship.platform import Platform
 from torchship.project.project import Metric
-from torchship.runs import figures, report
+from torchship.runs import report
+from torchship.runs.claim_figure import claim_figure
 from torchship.runs.claims import observations
 from torchship.runs.contents import contents
 from torchship.runs.judgement import Level
+from torchship.runs.panels import panels
 from torchship.runs.publishing import Published, read
 from torchship.runs.record import Curve, Hardware, Record, Run
 from torchship.runs.statement import encode
@@ -270,7 +272,7 @@ def test_the_published_case_is_no_pass():
     assert "consistent if errors are independent" in text
     assert "WITHIN TOLERANCE" not in text
     (judgement,) = compare(author, here).claims
-    figure = figures.claim_figure(author.claims[0], author.runs, here.runs, judgement)
+    figure = claim_figure(author.claims[0], author.runs, here.runs, judgement)
     assert figure.band is None
     assert figure.chance.start < figure.here.mean < figure.author.mean < figure.chance.end
 
@@ -283,7 +285,7 @@ def test_the_first_difference_is_said_and_drawn():
     source = page(author, here)
     assert "step 30, loss: 0.25 and 0.26" in Reader(source).text
     assert source.count(">first difference</text>") == 2  # of the loss, and of the gaps
-    (panel,) = figures.panels(author.runs, here.runs, report.first_difference(author, here))
+    (panel,) = panels(author.runs, here.runs, report.first_difference(author, here))
     assert panel.marker.at == pytest.approx(66.67)
     assert [(line.side, line.strong) for line in panel.lines] == [
         ("author", False), ("author", True), ("here", True),
@@ -342,9 +344,7 @@ def test_the_bar_lies_in_the_band_exactly_where_the_claim_holds(m):
     for step in range(-40, 41):
         here = accuracies(*(0.9915 + step / 10000 + n / 5000 for n in range(m)), first=9)
         (judgement,) = compare(author, here).claims
-        figure = figures.claim_figure(
-            author.claims[0], observations(author.runs), here.runs, judgement
-        )
+        figure = claim_figure(author.claims[0], observations(author.runs), here.runs, judgement)
         inside = (
             figure.band.start <= figure.here.interval.start
             and figure.here.interval.end <= figure.band.end
@@ -412,7 +412,7 @@ def test_thinned_curves_keep_their_peaks():
     """Of two thousand steps a few hundred are drawn, the highest and the lowest among them."""
     values = [1.0] * 2000
     values[777], values[1234] = 9.0, -5.0
-    (panel,) = figures.panels([curved(1, values)], [], None)
+    (panel,) = panels([curved(1, values)], [], None)
     heights = [int(point.split(",")[1]) for point in panel.lines[0].points.split()]
     assert len(heights) < 400
     assert max(heights) - min(heights) > 850
@@ -422,7 +422,7 @@ def test_a_counter_that_starts_again_is_not_an_axis():
     """Steps whose number falls back each epoch are drawn in the order in which they came."""
     steps = tuple({"batch": float(n % 4), "loss": 1.0 / (n + 1)} for n in range(12))
     curve = Curve(source="stdout", count=12, steps=steps)
-    found = figures.panels([replace(run(1), curve=curve)], [], None)
+    found = panels([replace(run(1), curve=curve)], [], None)
     assert [(panel.name, panel.across) for panel in found] == [("batch", "step"), ("loss", "step")]
 
 

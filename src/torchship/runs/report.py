@@ -19,11 +19,12 @@ from typing import TYPE_CHECKING
 from torchship import __version__, amounts
 from torchship.oci.describe import ImageDescription
 from torchship.runs import legible
+from torchship.runs.claim_figure import ClaimFigure, claim_figure
 from torchship.runs.claims import observations
 from torchship.runs.contents import ImageContents, contents
 from torchship.runs.difference import environment, first_difference
-from torchship.runs.figures import ClaimFigure, claim_figure, compared_seed, gap_panel, panels
 from torchship.runs.judgement import BEYOND_CHANCE, WITHIN_CHANCE, Judgement, Level
+from torchship.runs.panels import compared_seed, gap_panel, panels
 from torchship.runs.passages import (
     NO_TEST,
     Banner,
