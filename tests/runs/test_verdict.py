@@ -189,6 +189,33 @@ def test_repeating_one_seed_is_not_five_runs():
     assert level(author, record(*runs, seed=None)) is Level.BIT_IDENTICAL
 
 
+def test_fresh_seeds_are_judged_alone():
+    """Runs of the author's seeds stand on both sides, and would halve the difference."""
+    author = accuracies(*FIVE)
+    fresh = [run(seed, test_accuracy=0.9) for seed in range(6, 11)]
+    nearly = [run(seed, test_accuracy=value + 1e-9) for seed, value in enumerate(FIVE, start=1)]
+    for old in (author.runs, nearly):
+        verdict = compare(author, record(*old, *fresh))
+        (judged,) = verdict.claims
+        assert (judged.m, judged.reproducer) == (5, pytest.approx(0.9))
+        assert verdict.level is Level.NOT_REPRODUCED
+        assert verdict.reasons[-1] == (
+            "5 of 10 runs have seeds of the author's: only fresh ones count"
+        )
+
+
+def test_runs_that_repeat_the_authors_bits_bring_no_news():
+    """What differs is judged by itself; nothing but repeats is more than statistics can say."""
+    author = accuracies(*FIVE)
+    verdict = compare(author, record(*author.runs[:2], run(3, test_accuracy=0.9)))
+    assert verdict.claims[0].m == 1
+    assert verdict.level is Level.NOT_REPRODUCED
+    assert verdict.reasons[-1] == (
+        "2 of 3 runs repeat the author's bit for bit: only the others count"
+    )
+    assert level(author, record(*author.runs[:3])) is Level.BIT_IDENTICAL
+
+
 # -- the formula
 
 

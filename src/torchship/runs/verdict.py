@@ -53,18 +53,16 @@ def compare(author: Record, reproducer: Record) -> Verdict:
         return Verdict(level=Level.INCONCLUSIVE, reasons=(reason,))
     differs = differences(author, reproducer)
     theirs, ours = observations(author.runs), observations(reproducer.runs)
-    claims = tuple(judge(claim, theirs, ours) for claim in author.claims)
+    counted, left_out = _news(ours, author)
+    claims = tuple(judge(claim, theirs, counted) for claim in author.claims)
     if differs == ():
         level = Level.BIT_IDENTICAL
         reasons = [_identical(reproducer)]
         claims = tuple(replace(each, level=level, reason="") for each in claims)
     else:
         level, reasons = _together(claims)
-    repeated = _repeated(author, reproducer)
-    if differs != () and repeated:
-        reasons.append(
-            f"{repeated} of its {len(reproducer.runs)} runs repeat the author's bit for bit"
-        )
+    if differs != () and left_out:
+        reasons.append(left_out)
     if not _same_image(author, reproducer) and level.exit_code == 0:
         reasons = [
             "the images differ, so this is not a run of what was published, though its numbers "
@@ -114,11 +112,34 @@ def differences(author: Record, reproducer: Record) -> tuple[str, ...] | None:
     return tuple(sorted(found)) if compared else None
 
 
-def _repeated(author: Record, reproducer: Record) -> int:
-    """Count the runs that are the same, bit for bit, as the author's of their seed."""
-    theirs = {run.seed: run for run in author.runs if run.seed is not None and run.status == 0}
-    pairs = ((theirs.get(run.seed), run) for run in reproducer.runs if run.seed is not None)
-    return sum(not run_differences(one, run) for one, run in pairs if one is not None)
+def _news(ours: Sequence[Run], author: Record) -> tuple[Sequence[Run], str]:
+    """Return the runs that a claim is judged by, and what is said of those left out.
+
+    Runs of the author's seeds would stand on both sides of the difference, and halve it where
+    others stand beside them: fresh seeds are judged alone. Among runs of the author's seeds, the
+    ones that repeat their bits bring no news.
+    """
+    seeds = {run.seed for run in author.runs}
+    fresh = [run for run in ours if run.seed not in seeds]
+    other = [run for run in ours if not _repeats(run, author)]
+    if fresh and len(fresh) < len(ours):
+        count = len(ours) - len(fresh)
+        return (
+            fresh,
+            f"{count} of {len(ours)} runs have seeds of the author's: only fresh ones count",
+        )
+    if other and len(other) < len(ours):
+        count = len(ours) - len(other)
+        return other, (
+            f"{count} of {len(ours)} runs repeat the author's bit for bit: only the others count"
+        )
+    return ours, ""
+
+
+def _repeats(run: Run, author: Record) -> bool:
+    """Tell whether a run is, bit for bit, the author's of the same seed."""
+    theirs = [each for each in author.runs if each.seed == run.seed and each.status == 0]
+    return run.seed is not None and any(not run_differences(each, run) for each in theirs)
 
 
 def run_differences(one: Run, other: Run) -> tuple[str, ...]:
