@@ -74,7 +74,8 @@ def client(reference, patience=None):
 
 def record(store, subject, text="{}") -> Descriptor:
     """Attach a small artifact to an image of the store."""
-    return artifact.attach(store, subject, RECORD, ((text.encode(), STATEMENT, "record.json"),))
+    content = artifact.Content(text.encode(), STATEMENT, "record.json")
+    return artifact.attach(store, subject, RECORD, (content,))
 
 
 def records(reference, subject) -> set[Digest]:

@@ -68,7 +68,8 @@ def test_a_pull_goes_on_there_too(host, store, empty):
 def test_images_and_records_go_between_the_two(host, store, empty, shared_registry):
     """A copy to the other kind of registry and back, with what refers to it."""
     made = images.image(store, [("d", BIG)])
-    record = artifact.attach(store, made, "application/vnd.example.record", ((b"1", "a/b", "r"),))
+    content = artifact.Content(b"1", "a/b", "r")
+    record = artifact.attach(store, made, "application/vnd.example.record", (content,))
     here = Reference.parse(f"{host}/me/z:v1")
     there = Reference.parse(f"{shared_registry.host}/from-django/z:v1")
     assert push(store, made, here, progress=SILENT).referrers == 1

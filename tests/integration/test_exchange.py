@@ -247,9 +247,8 @@ def test_others_load_an_archive_with_records(made, tmp_path, dockerd, podman, ex
     """Docker, Podman and skopeo take the image from it, whatever else is in there."""
     require("skopeo")
     store, descriptor = made
-    about = artifact.attach(
-        store, descriptor, "application/vnd.example.record", ((b"{}", "a/json", "record.json"),)
-    )
+    content = artifact.Content(b"{}", "a/json", "record.json")
+    about = artifact.attach(store, descriptor, "application/vnd.example.record", (content,))
     path = tmp_path / "image.tar"
     name = Reference.parse("localhost/me/recorded:v1")
     save(store, descriptor, path, names=[name], attached=[about])

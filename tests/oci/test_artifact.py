@@ -55,9 +55,9 @@ def test_the_manifest_is_what_the_specification_says(store, image):
 def test_artifacts_are_listed_by_subject_and_type(store, image):
     """Each image has its own, each once, whatever was attached how often."""
     one, other = image(b"one"), image(b"other")
-    first = artifact.attach(store, one, RECORD, ((b"1", STATEMENT, "1"),))
+    first = artifact.attach(store, one, RECORD, (artifact.Content(b"1", STATEMENT, "1"),))
     second = artifact.attach(store, one, "application/vnd.example.signature")
-    artifact.attach(store, one, RECORD, ((b"1", STATEMENT, "1"),))
+    artifact.attach(store, one, RECORD, (artifact.Content(b"1", STATEMENT, "1"),))
     third = artifact.attach(store, other, RECORD)
     assert artifact.referrers(store, one.digest) == (first, second)
     assert artifact.referrers(store, one.digest, RECORD) == (first,)
@@ -69,7 +69,7 @@ def test_an_artifact_lives_as_long_as_its_subject(store, image):
     """`prune` keeps it with the image, and takes it with the image."""
     subject = image()
     store.tag("mnist", subject)
-    made = artifact.attach(store, subject, RECORD, ((b"1", STATEMENT, "1"),))
+    made = artifact.attach(store, subject, RECORD, (artifact.Content(b"1", STATEMENT, "1"),))
     prune(store)
     assert artifact.referrers(store, subject.digest) == (made,)
     assert store.read(artifact.read(store, made).layers[0]) == b"1"

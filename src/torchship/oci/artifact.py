@@ -64,7 +64,7 @@ def attach(
     store: Store,
     subject: Descriptor,
     artifact_type: str,
-    layers: Sequence[Content | tuple[bytes, str, str]] = (),
+    layers: Sequence[Content] = (),
     annotations: Mapping[str, str] = _NONE,
 ) -> Descriptor:
     """Write an artifact about ``subject``, which the store keeps as long as the subject.
@@ -73,7 +73,7 @@ def attach(
     is returned carries type and annotations, as a registry's list of referrers does.
     """
     store.put(b"{}", mediatypes.OCI_EMPTY)
-    parts = [_stored(store, Content(*layer)).as_json() for layer in layers]
+    parts = [_stored(store, layer).as_json() for layer in layers]
     # manifest.md: "If an artifact has no blobs, a layer of the empty descriptor SHOULD be used."
     document: dict[str, object] = {
         "schemaVersion": 2,
