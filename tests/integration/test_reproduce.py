@@ -292,8 +292,8 @@ def test_a_verdict_is_published_beside_the_record(author, reader, project, refer
     assert found.annotations[reproduction.VERDICT] == "BIT-IDENTICAL"
     record = publishing.read(author.root / "authors")
     assert found.annotations[reproduction.RECORD] == str(record.digest)
-    for machine in (third, third.with_store("fourth")):  # from a store, and from the registry
-        shown = machine.torchship("inspect", reference).out
+    for here in (third, third.with_store("fourth")):  # from a store, and from the registry
+        shown = here.torchship("inspect", reference).out
         assert f"records\n  {record.digest.short}  " in shown
         assert ", n = 3\nverdicts\n" in shown
         assert f"  BIT-IDENTICAL, of {record.digest.short}: " in shown
