@@ -9,6 +9,8 @@ from torchship.platform import Platform
 
 from .conftest import linux
 
+PODMAN = """[ "$1" != unshare ] || echo '         0     100000      65536'"""
+
 
 @pytest.fixture
 def no_programs(tmp_path, monkeypatch):
@@ -44,11 +46,25 @@ def test_auto_takes_the_first_that_really_runs(store, no_programs):
     down = 'echo "Cannot connect to the Docker daemon. Is the docker daemon running?" >&2; exit 1'
     program(no_programs, "docker", down)
     assert choose("auto", store).name == "native"
-    program(no_programs, "podman", "exit 0")
+    program(no_programs, "podman", PODMAN)
     assert choose("auto", store).name == "podman"
     program(no_programs, "docker", 'echo \'{"ServerVersion": "1", "OSType": "linux"}\'')
     assert choose("auto", store).name == "docker"
     program(no_programs, "docker", "echo '{\"host\": {}}'")
+    assert choose("auto", store).name == "podman"
+
+
+@linux
+def test_a_podman_without_subordinate_ids_is_passed_over(store, no_programs, monkeypatch):
+    """It is told before anything is built, with the files that give ids; root needs none."""
+    script = """[ "$1" != unshare ] || echo '         0       1000          1'"""
+    program(no_programs, "podman", script)
+    monkeypatch.setattr("os.geteuid", lambda: 1000)
+    assert choose("auto", store).name == "native"
+    with pytest.raises(EngineError, match="no subordinate user ids") as caught:
+        choose("podman", store).prepare(None)
+    assert "/etc/subuid" in caught.value.hint and "--engine native" in caught.value.hint
+    monkeypatch.setattr("os.geteuid", lambda: 0)
     assert choose("auto", store).name == "podman"
 
 

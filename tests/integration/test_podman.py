@@ -113,6 +113,17 @@ def test_a_program_runs_and_its_output_is_the_callers(run, podman, tmp_path):
     assert podman("images", "--format", "{{.Repository}}:{{.Tag}}").split() == [NAME]
 
 
+def test_a_temporary_folder_of_any_name(podman, store, tmp_path, monkeypatch):
+    """Podman makes a name of the path that it reads from: capitals and a last `_` may be in it."""
+    folder = tmp_path / "Of Mine_"
+    folder.mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(folder))
+    Podman(store).prepare(make(store, "localhost/me/other:v1", "elsewhere"))
+    assert "localhost/me/other:v1" in podman("images", "--format", "{{.Repository}}:{{.Tag}}")
+    podman("rmi", "localhost/me/other:v1")
+    store.remove("localhost/me/other:v1")
+
+
 def test_the_images_own_command_and_isolation(run, tmp_path):
     """Without a command the image's is run; no network, no capabilities but root's own."""
     status, out, _ = run("", command=())

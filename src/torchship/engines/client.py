@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 from dataclasses import dataclass
+from pathlib import Path
 
 from torchship.errors import EngineError
 
@@ -47,9 +48,13 @@ class Client:
         return (self.program, *arguments)
 
     def ask(
-        self, *arguments: str, stdin: bytes | None = None, patience: float | None = _PATIENCE
+        self,
+        *arguments: str,
+        stdin: bytes | None = None,
+        patience: float | None = _PATIENCE,
+        folder: Path | None = None,
     ) -> Answer:
-        """Run the program to its end; `EngineError` where there is none, or after ``patience``."""
+        """Run the program in a folder; `EngineError` where there is none, or after ``patience``."""
         try:
             done = subprocess.run(
                 self.command(*arguments),
@@ -57,6 +62,7 @@ class Client:
                 stdin=subprocess.DEVNULL if stdin is None else None,
                 capture_output=True,
                 env=self.environment,
+                cwd=folder,
                 timeout=patience,
                 check=False,
                 start_new_session=True,  # Ctrl-C is for the container, and passed on to it

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 import resource
+import secrets
 import shutil
 import sys
 import tempfile
@@ -28,6 +29,7 @@ from torchship.progress import Progress
 _OTHER = "use --engine native, which needs no container engine"
 _ANSWER = 10  # seconds
 _PROCESSES = 32768  # Podman's default, as `podman run --help` says
+_MAPS = ("/proc/self/uid_map", "/proc/self/gid_map")
 _INITS = (
     *("/usr/libexec/podman/catatonit", "/usr/lib/podman/catatonit", "/usr/bin/catatonit"),
     *("/usr/bin/docker-init", "/usr/libexec/docker/docker-init", "/usr/bin/tini-static"),
@@ -59,15 +61,20 @@ class Podman(CommandLineEngine):
                 _OTHER,
             )
         # It opens the storage and, for an ordinary user, makes the user namespace
+        questions: tuple[tuple[str, ...], ...] = (("ps", "--quiet"),)
+        if self._rootless():
+            questions += (("unshare", "cat", *_MAPS),)
         try:
-            answer = self._client.ask("ps", "--quiet", patience=_ANSWER)
+            for question in questions:
+                answer = self._client.ask(*question, patience=_ANSWER)
+                if answer.status != 0:
+                    return Obstacle(
+                        f"podman cannot be used: {answer.complaint}",
+                        f"see `podman info`; or {_OTHER}",
+                    )
         except EngineError as error:
             return Obstacle(error.message, error.hint or _OTHER)
-        if answer.status != 0:
-            return Obstacle(
-                f"podman cannot be used: {answer.complaint}", f"see `podman info`; or {_OTHER}"
-            )
-        return None
+        return _ids(answer.out) if self._rootless() else None
 
     # -- bringing an image in
 
@@ -95,7 +102,9 @@ class Podman(CommandLineEngine):
         """
         task = progress.task("loading the image into podman", image.size)
         with tempfile.TemporaryDirectory(prefix="torchship-") as folder:
-            layout = Path(folder, "image")
+            # Podman makes a name of the path, which may be none: it has capitals, ends in "_"
+            name = f"torchship-{secrets.token_hex(6)}"
+            layout = Path(folder, name)
             layout.mkdir()
             (layout / "oci-layout").write_bytes(LAYOUT)
             entry = replace(image.descriptor, annotations={}, platform=image.platform.as_json())
@@ -107,7 +116,9 @@ class Podman(CommandLineEngine):
             (layout / "index.json").write_bytes(canonical.encode(index))
             (layout / "blobs").symlink_to(self._store.oci / "blobs")
             answer = self._client.ask(
-                "pull", "--quiet", f"--platform={image.platform}", f"oci:{layout}", patience=None
+                *("pull", "--quiet", f"--platform={image.platform}", f"oci:{name}"),
+                patience=None,
+                folder=Path(folder),
             )
             if answer.status != 0:
                 raise EngineError(
@@ -140,6 +151,18 @@ class Podman(CommandLineEngine):
         if request.memory is None:
             return None  # Podman forgets why a container ended when it is gone
         return "the program was killed: it probably needed more memory than the --memory it had"
+
+
+def _ids(maps: str) -> Obstacle | None:
+    """Read /proc/self/{uid,gid}_map (user_namespaces(7)): an image has files of several users."""
+    if any(line.split()[2:] != ["1"] for line in maps.splitlines()):
+        return None
+    return Obstacle(
+        "podman has no subordinate user ids for this user, and images need more than one",
+        "an administrator can give some with `usermod --add-subuids 100000-165535 "
+        "--add-subgids 100000-165535 USER` (/etc/subuid, /etc/subgid; then `podman system "
+        f"migrate`); or {_OTHER}",
+    )
 
 
 def _limits() -> tuple[str, ...]:
