@@ -13,9 +13,8 @@ import errno
 import fcntl
 import os
 import time
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
@@ -46,8 +45,12 @@ def unpack_all(
     Safe against other processes that do the same, and against being killed.
     """
     wanted = {layer.diff_id: layer for layer in layers if not _usable(unpacked, layer)}
-    if wanted:
-        largest_first = sorted(wanted.values(), key=lambda layer: layer.size, reverse=True)
+    largest_first = sorted(wanted.values(), key=lambda layer: layer.size, reverse=True)
+    if len(largest_first) == 1:  # an edit's source: not worth a thread, nor the import
+        unpack(largest_first[0], open_layer, unpacked)
+    elif largest_first:
+        from concurrent.futures import ThreadPoolExecutor
+
         with ThreadPoolExecutor(workers or min(8, os.cpu_count() or 1)) as pool:
             for _ in pool.map(lambda layer: unpack(layer, open_layer, unpacked), largest_first):
                 pass
@@ -71,12 +74,10 @@ def unpack(layer: Layer, open_layer: OpenLayer, unpacked: Path) -> Path:
 
     Raises `LayerError` for a layer that breaks a rule or has another diff_id.
     """
-    from filelock import FileLock  # most runs find all layers unpacked
-
     final = unpacked / layer.diff_id.hex
     try:
         unpacked.mkdir(parents=True, exist_ok=True, mode=0o700)
-        with FileLock(f"{final}.lock"):
+        with _alone(final.with_suffix(".lock")):
             if _usable(unpacked, layer):
                 return final / "root"
             scratch = unpacked / f"{layer.diff_id.hex}.part"
@@ -99,6 +100,18 @@ def unpack(layer: Layer, open_layer: OpenLayer, unpacked: Path) -> Path:
             hint="free some space there, or name another folder in TORCHSHIP_HOME",
         ) from error
     return final / "root"
+
+
+@contextmanager
+def _alone(path: Path) -> Iterator[None]:
+    """Hold a lock file, which stays, against other processes and threads."""
+    while True:
+        with path.open("ab") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if os.fstat(lock.fileno()).st_nlink:
+                yield
+                return
+        # `prune` took the file away between the two calls above: then lock the one there now.
 
 
 def unsettled(unpacked: Path, layers: Sequence[Layer], *, age: float) -> tuple[Layer, ...]:
