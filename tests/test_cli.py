@@ -162,8 +162,10 @@ def test_doctor_looks_at_everything(machine):
     """`doctor` tells of the store, apt, the engines and the mirrors, and how to mend them."""
     told = machine.with_environment(TORCHSHIP_MIRRORS="/nowhere").torchship("doctor").out
     for subject in ("python", "store", "debian packages", "native engine", "docker", "mirrors"):
-        assert re.search(rf"^(ok|--)  {subject}: ", told, re.M), told
+        assert re.search(rf"^(ok|no|--)  {subject}: ", told, re.M), told
     assert "--  mirrors: TORCHSHIP_MIRRORS names /nowhere" in told
+    bare = machine.with_environment(PATH="/nowhere").torchship("doctor").out
+    assert "no  docker: not installed; not needed" in bare and "ok  python: " in bare
 
 
 # -- faulty projects

@@ -46,6 +46,7 @@ def test_programs_that_are_missing_are_no_fault(findings, monkeypatch):
     monkeypatch.setenv("PATH", "/nowhere")
     found = findings()
     assert found["docker"].fix is None and "not installed" in found["docker"].state
+    assert not found["docker"].usable and not found["podman"].usable
     assert "python:3.11-slim" in found["debian packages"].fix
 
 

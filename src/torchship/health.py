@@ -22,11 +22,15 @@ ENOUGH = 4_000_000_000
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finding:
-    """One thing that was looked at. ``fix`` is None where nothing is wrong."""
+    """One thing that was looked at. ``fix`` is None where nothing is wrong.
+
+    ``usable`` is false for what is not there, or cannot be used, and is not needed.
+    """
 
     subject: str
     state: str
     fix: str | None = None
+    usable: bool = True
 
 
 def examine(store: Store) -> Iterator[Finding]:
@@ -93,11 +97,11 @@ def _container_engines(store: Store) -> Iterator[Finding]:
 
     for engine in (Docker(store), Podman(store)):
         if shutil.which(engine.name) is None:
-            state = "not installed; not needed to build or to run"
+            lacking: str | None = "not installed; not needed to build or to run"
         else:
             # One that is there and cannot be used is no fault: the next engine is taken
-            state = engine.missing() or "runs images"
-        yield Finding(subject=engine.name, state=state)
+            lacking = engine.missing()
+        yield Finding(subject=engine.name, state=lacking or "runs images", usable=lacking is None)
 
 
 def _gpus(machine: Machine) -> Iterator[Finding]:
