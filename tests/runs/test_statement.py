@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
-from dataclasses import fields, is_dataclass, replace
+from dataclasses import MISSING, fields, is_dataclass, replace
 
 import pytest
 from tests.runs.records import accuracies, record, run, whole
 
+from torchship.digest import Digest
 from torchship.errors import RecordError
-from torchship.runs import statement
+from torchship.runs import statement, typed
+from torchship.runs.record import Determinism, Repeat
 
 
 def changed(change) -> bytes:
@@ -234,3 +236,50 @@ def test_a_name_that_is_not_utf8_stands_in_the_record_all_the_same():
     """JSON has no words for its bytes: they are spelled out."""
     found = statement.parse(statement.encode(record(run(1), command=("\udcff",))), "it")
     assert found.command == ("\\udcff",)
+
+
+def bare(value):
+    """Return the same with every optional field left out, all the way down."""
+    changes = {}
+    for each in fields(value):
+        if each.default is not MISSING:
+            changes[each.name] = each.default
+        elif each.default_factory is not MISSING:
+            changes[each.name] = each.default_factory()
+        elif is_dataclass(inner := getattr(value, each.name)) and not isinstance(inner, Digest):
+            changes[each.name] = bare(inner)
+    return replace(value, **changes)
+
+
+def parts(value):
+    """Yield a record's parts, itself the first."""
+    if is_dataclass(value) and not isinstance(value, Digest):
+        yield value
+        for each in fields(value):
+            yield from parts(getattr(value, each.name))
+    elif isinstance(value, tuple):
+        for item in value:
+            yield from parts(item)
+
+
+@pytest.mark.parametrize("part", list(parts(whole())), ids=lambda part: type(part).__name__)
+def test_what_may_be_none_may_be_left_out(part):
+    """Each kind of part is read back with all that is optional absent, as it was written."""
+    faults = typed.Faults()
+    least = bare(part)
+    assert typed.from_json(type(part), typed.to_json(least), "it", faults) == least
+    assert faults.found == []
+    for each in fields(part):
+        if "None" in str(each.type):
+            assert each.default is None, each.name
+
+
+def test_a_record_without_seeds_is_read_back():
+    """A program that is given no seed, run twice and once more."""
+    found = record(
+        run(None, test_accuracy=0.5),
+        run(None, test_accuracy=0.5),
+        seed=None,
+        determinism=Determinism(repeat=Repeat(identical=True)),
+    )
+    assert statement.parse(statement.encode(found), "it") == found

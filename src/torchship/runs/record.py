@@ -113,9 +113,12 @@ class DataUsed:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Repeat:
-    """A seed that was run twice. ``differs`` names the metrics and outputs that came out other."""
+    """A seed that was run twice. ``differs`` names the metrics and outputs that came out other.
 
-    seed: int | None
+    ``seed`` is None where the program was given none.
+    """
+
+    seed: int | None = None
     identical: bool
     differs: tuple[str, ...] = ()
 
