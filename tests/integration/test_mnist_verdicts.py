@@ -226,7 +226,7 @@ def test_a_changed_learning_rate_behind_the_same_command(stage):
     """Another image under the name is not run for the record; a record forged for it fails."""
     changed = stage.author.root / "changed"
     shutil.copytree(stage.project, changed)
-    _edit(changed, RATE, RATE.replace("1.0", "0.01"))
+    _edit(changed, RATE, RATE.replace("1.0", "0.001"))
     _give(stage.author, 1000)
     digest = Digest.parse(_answer(stage.author, "build", changed, "-t", "changed").out.strip())
     reference = stage.reference.replace("/mnist:", "/changed:")
