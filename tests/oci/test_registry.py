@@ -107,7 +107,19 @@ def test_errors_carry_the_registrys_own_words_and_no_secrets(server, registry, n
     assert fault.request == f"GET http://{server.host}/v2/me/x/manifests/v1"
     assert "\x1b" not in fault.message
     assert "abc.def" not in fault.message
-    assert "torchship login" in fault.hint
+    assert f"torchship login {server.host}" in fault.hint  # with its port
+
+
+def test_a_registry_that_takes_no_pushes_says_so(server, registry, name):
+    """Status 405 to a write is a registry that can only be read."""
+    serve(server, b"", method="PUT", status=405)
+    with pytest.raises(RegistryError) as caught:
+        registry.put_manifest(name, MANIFEST, OCI_MANIFEST)
+    assert "read-only or refuses pushes" in caught.value.hint
+    serve(server, b"", status=405)
+    with pytest.raises(RegistryError) as caught:
+        registry.manifest(name)
+    assert "read-only" not in caught.value.hint
 
 
 @pytest.mark.parametrize("body", [b"", b"oops", b'{"errors":[]}', b'{"errors":3}', b"\xff"])

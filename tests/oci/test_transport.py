@@ -78,7 +78,10 @@ def test_a_registry_that_is_not_there_is_an_interruption():
         host = gone.host
     with pytest.raises(Interrupted) as caught:
         Transport(host, patience=HASTY).origin  # noqa: B018
-    assert host in caught.value.message
+    assert caught.value.message == f"{host} could not be reached: Connection refused"
+    transport = Transport(host, patience=HASTY)
+    with pytest.raises(Interrupted, match=rf"{host} could not be reached: .*refused") as caught:
+        transport.exchange("GET", f"http://{host}/v2/", headers={})
     assert "urllib3" not in caught.value.message
 
 

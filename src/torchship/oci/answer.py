@@ -9,7 +9,7 @@ import msgspec
 
 from torchship.errors import RegistryError
 from torchship.oci.patience import PASSING, Interrupted, retry_after
-from torchship.oci.transport import Headers, Origin, Response, request, stream
+from torchship.oci.transport import Headers, Response, request, stream
 
 LIMIT = 4 << 20
 """Bytes of an answer: what the distribution spec makes registries accept for a manifest."""
@@ -19,9 +19,11 @@ _HINTS = {
     401: "log in: torchship login {host}",
     403: "the account lacks this right, or needs a login: torchship login {host}",
     404: "check the name and the tag; a private repository needs: torchship login {host}",
+    405: "the registry is read-only or refuses pushes: see that it takes them under this name",
     413: "the registry or a proxy before it limits the size of uploads",
     429: "the registry limits how often it is asked; a login often raises the limit",
 }
+_OTHERWISE = "try again; if it stays, ask who runs the registry"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,19 +66,21 @@ class _Errors(msgspec.Struct):
     errors: list[_Error]
 
 
-def failure(answer: Answer) -> RegistryError:
+def failure(answer: Answer, registry: str) -> RegistryError:
     """Return the error for an answer that was not hoped for, with the registry's own words.
 
+    ``registry`` is its name in references, which a login takes: Docker Hub answers under another.
     It is an `Interrupted` where the fault may pass.
     """
     name = request(answer.method, answer.url)
     code, said = _own_words(answer.body)
     message = f"{name} failed with status {answer.status}{said}"
-    host = Origin.of(answer.url).host
-    hint = _HINTS.get(answer.status, "try again; if it stays, ask who runs the registry")
+    hint = _HINTS.get(answer.status, _OTHERWISE)
+    if answer.status == 405 and answer.method in {"GET", "HEAD"}:
+        hint = _OTHERWISE
     kind = Interrupted if answer.status in PASSING else RegistryError
     fault = kind(
-        message, hint=hint.format(host=host), request=name, status=answer.status, code=code
+        message, hint=hint.format(host=registry), request=name, status=answer.status, code=code
     )
     if isinstance(fault, Interrupted):
         fault.after = retry_after(answer.headers.get("Retry-After"))

@@ -68,8 +68,27 @@ def login(host: str, username: str, password: str) -> None:
     account = Credentials(username=username, password=password)
     transport = Transport(host)
     session = Session(transport, Authorizer(transport, lambda: account))
-    session.ask("GET", "/v2/", (), expect={200})
+    try:
+        session.ask("GET", "/v2/", (), expect={200})
+    except RegistryError as fault:
+        # Without a request it is no answer to the account: the way to log in is unknown
+        if fault.status != 401 or fault.request is None:
+            raise
+        raise _wrong(host, fault) from None
     _keep(host, account)
+
+
+def _wrong(host: str, fault: RegistryError) -> RegistryError:
+    hint = "check both, and that the password is the one for registries: many take tokens only"
+    if host in _HUB_NAMES:
+        hint = "Docker Hub takes a personal access token as the password: hub.docker.com/settings"
+    return RegistryError(
+        f"wrong user name or password for {host}",
+        hint=hint,
+        request=fault.request,
+        status=fault.status,
+        code=fault.code,
+    )
 
 
 def logout(host: str) -> bool:

@@ -110,7 +110,7 @@ class Registry:
                 headers = {"Range": f"bytes={offset}-"} if offset else {}
                 response = self.session.open("GET", path, self.scopes(repository), headers=headers)
                 url = self.session.transport.url(path)
-                for piece in _rest(response, url, descriptor, offset):
+                for piece in _rest(response, url, descriptor, offset, self.host):
                     offset += len(piece)
                     tries.progressed()
                     yield piece
@@ -309,11 +309,13 @@ def wrong_blob(host: str, repository: str, descriptor: Descriptor) -> RegistryEr
     )
 
 
-def _rest(response: Response, url: str, descriptor: Descriptor, offset: int) -> Iterator[bytes]:
+def _rest(
+    response: Response, url: str, descriptor: Descriptor, offset: int, registry: str
+) -> Iterator[bytes]:
     """Yield the bytes from ``offset`` to the blob's end, and no byte more."""
     with response:
         if response.status not in {200, 206}:
-            raise failure(read(response, "GET", url))
+            raise failure(read(response, "GET", url), registry)
         skip = offset - _begins(response, url, offset)
         length = response.headers.get("Content-Length", "")
         if re.fullmatch(r"[0-9]{1,19}", length) and int(length) - skip != descriptor.size - offset:

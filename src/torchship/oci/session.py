@@ -80,7 +80,7 @@ class Session:
         response = self.open(method, path, scopes, headers=headers, body=body)
         answer = read(response, method, self.transport.url(path), limit)
         if answer.status not in expect:
-            raise failure(answer)
+            raise failure(answer, self.host)
         return answer
 
     def ask(

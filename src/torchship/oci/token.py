@@ -20,7 +20,7 @@ import msgspec
 from torchship.errors import RegistryError
 from torchship.oci.answer import Answer, failure, read
 from torchship.oci.patience import Interrupted, Tries
-from torchship.oci.transport import Transport
+from torchship.oci.transport import Transport, request
 
 CLIENT_ID = "torchship"
 _EXPIRES_IN = 60
@@ -164,16 +164,17 @@ class Authorizer:
         answer = read(response, method, url)
         if answer.status in {400, 401, 403}:
             what = "refuses the login" if account is not None else "asks for a login"
-            raise self._denied(what, status=answer.status)
+            raise self._denied(what, status=answer.status, asked=request(method, url))
         if answer.status != 200:
-            raise failure(answer)
+            raise failure(answer, self._transport.host)
         return answer
 
-    def _denied(self, what: str, status: int = 401) -> RegistryError:
+    def _denied(self, what: str, *, status: int = 401, asked: str | None = None) -> RegistryError:
         host = self._transport.host
         return RegistryError(
             f"{host} {what}",
             hint=f"log in: torchship login {host}",
+            request=asked,
             status=status,
             code="UNAUTHORIZED",
         )

@@ -18,7 +18,7 @@ from pathlib import Path
 from urllib.parse import quote, unquote, urljoin, urlsplit
 
 import urllib3
-from urllib3.exceptions import HTTPError, SSLError
+from urllib3.exceptions import ConnectTimeoutError, HTTPError, NewConnectionError, SSLError
 
 from torchship.digest import CHUNK
 from torchship.errors import RegistryError
@@ -189,7 +189,7 @@ class Transport:
         except OSError as fault:
             url = f"{origin.scheme}://{self._address}/v2/"
             raise Interrupted(
-                f"{request('HEAD', url)} was interrupted: {fault.strerror or fault}",
+                f"{self.host} could not be reached: {fault.strerror or fault}",
                 hint="check that the registry is running, and its port",
                 request=request("HEAD", url),
             ) from fault
@@ -311,8 +311,14 @@ def _proxy_account(proxy: str) -> Mapping[str, str]:
 
 
 def _interrupted(method: str, url: str, fault: HTTPError) -> Interrupted:
+    # Of a proxy's faults, and of its own for TLS, urllib3 keeps the cause
+    cause = getattr(fault, "original_error", fault)
+    if isinstance(cause, NewConnectionError | ConnectTimeoutError):
+        what = f"{urlsplit(url).netloc.rpartition('@')[2]} could not be reached"
+    else:
+        what = f"{request(method, url)} was interrupted"
     return Interrupted(
-        f"{request(method, url)} was interrupted: {_why(fault)}",
+        f"{what}: {_why(fault)}",
         hint="check the network, and that the registry's name is right",
         request=request(method, url),
     )
