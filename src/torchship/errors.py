@@ -18,7 +18,7 @@ Each message is one clear sentence with the path to the fault; `hint` says what 
     ├── HostileInput            a file from outside breaks the rules of its format
     │   ├── WheelError          a wheel that lies about its members
     │   ├── PackageError        a .deb that is not one
-    │   ├── RecordError         a run record that is none, or contradicts itself           (exit 4)
+    │   ├── RecordError         a run record that is none, or contradicts itself
     │   ├── LayerError          a layer that would unpack outside its folder, or is damaged
     │   └── ManifestError       a manifest, config, index or image archive that is not one
     ├── PlanError               the layers do not fit into an image
@@ -29,7 +29,7 @@ Each message is one clear sentence with the path to the fault; `hint` says what 
     ├── RegistryError           a registry refused, failed or lied
     ├── SignatureError          a record could not be signed, or its signature does not hold
     ├── EngineError             an engine is missing or could not start the container
-    └── RunError                a run failed, or its data are damaged                       (exit 4)
+    └── RunError                a run failed, or its data are damaged
 """
 
 from __future__ import annotations
@@ -122,8 +122,6 @@ class PackageError(HostileInput):
 class RecordError(HostileInput):
     """A run record breaks the rules of its format, or contradicts itself: it is never judged."""
 
-    exit_code = 4
-
 
 class LayerError(HostileInput):
     """A layer is damaged, or would write outside its folder."""
@@ -186,5 +184,3 @@ class EngineError(TorchshipError):
 
 class RunError(TorchshipError):
     """A run failed, or its data are not what the image declares: nothing was measured."""
-
-    exit_code = 4

@@ -49,8 +49,8 @@ def drawn(run: Path, output: Path | None = None) -> Path:
 
     A directory of `reproduce` also holds the author's record: the page is then the verdict's.
     """
-    from torchship.runs.publishing import read
-    from torchship.runs.reproduction import AUTHOR, is_reproduction
+    from torchship.runs.publishing import AUTHOR, read
+    from torchship.runs.reproduction import is_reproduction
 
     author = read(run / AUTHOR) if is_reproduction(run) else None
     return _draw(author, read(run), output or _beside(run))

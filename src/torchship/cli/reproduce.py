@@ -16,6 +16,7 @@ import click
 
 from torchship.cli.common import (
     choice,
+    complain,
     cpus,
     engine,
     example,
@@ -37,7 +38,7 @@ from torchship.cli.signing import (
 )
 from torchship.cli.target import Options, prepare
 from torchship.display import clean
-from torchship.errors import ImageNotFound, TorchshipError, UsageError
+from torchship.errors import ImageNotFound, RecordError, TorchshipError, UsageError
 
 if TYPE_CHECKING:
     from torchship.digest import Descriptor, Digest
@@ -61,10 +62,15 @@ def compare(author: Path, reproducer: Path, as_json: bool) -> None:
 
     Both are record.json files, or directories that hold one. The exit code is the verdict's.
     """
+    from torchship.runs.judgement import Level
     from torchship.runs.publishing import read
     from torchship.runs.verdict import compare as judged
 
-    theirs, ours = read(author).record, read(reproducer).record
+    try:
+        theirs, ours = read(author).record, read(reproducer).record
+    except RecordError as error:
+        complain(error)
+        sys.exit(Level.COULD_NOT_RUN.exit_code)
     verdict = judged(theirs, ours)
     tell(verdict, theirs, ours, as_json=as_json)
     sys.exit(verdict.exit_code)
@@ -99,8 +105,9 @@ def publish(
     """Push an image with its record, so that anyone can `torchship reproduce` it.
 
     RECORD is a record.json or the directory that `record` wrote: the newest in runs/ unless
-    given. The image is the one that the record is about, whatever its name was. A directory
-    that `reproduce` wrote is published as a verdict that cites the author's record.
+    given, if it is about REFERENCE or an image of that name. The image is the one that the
+    record is about, whatever its name was. A directory that `reproduce` wrote is published as a
+    verdict that cites the author's record.
     """
     from torchship.cli.registry import send
     from torchship.display import display
@@ -110,25 +117,38 @@ def publish(
 
     named = Reference.parse(reference)
     store = open_store()
-    known: tuple[Digest, ...] = ()
+    known: Digest | None = None
     with suppress(ImageNotFound):
-        known = (store.find(reference).digest,)
-    published = publishing.read(path or publishing.newest(Path(PARENT), known))
+        known = store.find(reference).digest
+    path = path or publishing.newest(Path(PARENT), reference, known)
+    published = publishing.read(path)
     image = publishing.subject(store, published.record)
-    if known and known[0] != image.digest:
+    if known is not None and known != image.digest:
         raise UsageError(
             f"{reference} is another image in the store than the record is about",
             hint=f"record {reference}, or first name the recorded image so: "
             f"torchship tag {image.digest} {reference}",
         )
-    cites = path is not None and reproduction.is_reproduction(path)
+    cites = reproduction.folder(path)
     if sign and cites:
         raise UsageError("--sign signs an author's record, and this is a reproduction of one")
+    about = clean(f"{published.record.image.name} ({image.digest.short})")
+    click.echo(
+        f"publishing the {'reproduction' if cites else 'record'} of {about}: "
+        f"{publishing.told(published)}, from {path}",
+        err=True,
+    )
+    if not cites and len(published.record.runs) == 1:
+        click.echo(
+            "it is of one run, which gives no tolerance but those that you declare: "
+            "`torchship record` makes one of several",
+            err=True,
+        )
     # Before anything is written: whoever does not agree has published nothing.
     bundle = signed(published, trusting=trust_config, agreed=agreed) if sign else None
     store.tag(named, image)
-    if path is not None and cites:
-        attached, verdict = reproduction.attach(store, image, path)
+    if cites:
+        attached, verdict = reproduction.attach(store, image, cites)
         click.echo(f"reproduced by this record: {verdict.wording}", err=True)
     else:
         attached = publishing.attach(store, image, published)
@@ -163,7 +183,7 @@ def publish(
     "--record",
     "record_file",
     type=click.Path(path_type=Path, exists=True),
-    help="Judge by this record, not by the newest that is attached to the image.",
+    help="Judge by this record, not by the newest of several runs that is attached.",
 )
 @engine
 @gpus

@@ -6,6 +6,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from torchship.amounts import counted
 from torchship.digest import Descriptor, Digest
 from torchship.errors import (
     BlobDamaged,
@@ -23,6 +24,8 @@ from torchship.runs.statement import LARGEST, MEDIA_TYPE, parse
 
 ARTIFACT_TYPE = "application/vnd.torchship.run-record.v1+json"
 FILE = "record.json"
+AUTHOR = "author.json"
+"""The author's record, as it came, in the directory of a reproduction."""
 
 _CREATED = "org.opencontainers.image.created"
 
@@ -47,31 +50,82 @@ def read(path: Path) -> Published:
         with file.open("rb") as stream:
             raw = stream.read(LARGEST + 1)
     except OSError as error:
-        raise RecordError(f"{file} cannot be read: {error.strerror}") from None
+        inner = path.is_dir() and any(path.glob(f"*/{FILE}"))
+        raise RecordError(
+            f"{file} cannot be read: {error.strerror}",
+            hint=f"name one of the directories in {path}/"
+            if inner
+            else "name a record.json, or the directory that `torchship record` wrote",
+        ) from None
     return Published(record=parse(raw, str(file)), raw=raw)
 
 
-def newest(parent: Path, images: Sequence[Digest]) -> Path:
-    """Return the newest of the directories in which `record` left one about these images.
+def newest(parent: Path, reference: str, image: Digest | None) -> Path:
+    """Return the newest directory in which `record` left what ``reference`` can be published with.
 
-    Directories of single runs are passed over. Raises `UsageError` where there is none.
+    ``image`` is what the reference names in the store. Where it names nothing there, the newest
+    record must be about an image of the same name. Directories of single runs and of
+    reproductions are passed over. Raises `UsageError`, and `RecordError` where the newest
+    recording left no record, or a faulty one.
     """
-    found = []
-    for file in parent.glob(f"*/{FILE}"):
-        if (file.parent / "output").exists():
-            continue
-        try:
-            published = read(file)
-        except RecordError:
-            continue
-        if not images or _digests(published.record) & set(images):
-            found.append((published.record.recorded, file))
+    found = sorted((_age(folder), folder) for folder in parent.glob("*") if _is_recording(folder))
     if not found:
         raise UsageError(
-            f"no record in {parent}/ is about this image",
-            hint="make one with `torchship record`, or name its directory",
+            f"there is no record in {parent}/",
+            hint="make one with `torchship record`, or name its directory: "
+            f"torchship publish {reference} RECORD",
         )
-    return max(found)[1].parent
+    folder = found[-1][1]
+    named = f"name the record that is meant: torchship publish {reference} RECORD"
+    if not (folder / FILE).exists():
+        raise RecordError(
+            f"{folder} is the newest recording, and holds no record: it failed, or was stopped",
+            hint=named,
+        )
+    record = read(folder).record
+    if image is not None:
+        return _about(found, parent, reference, image)
+    if _last_part(record.image.name) != _last_part(reference):
+        raise UsageError(
+            f"the newest record, {folder}, is about {record.image.name}, which has another name "
+            f"than {reference}",
+            hint=f"if that is meant: torchship publish {reference} {folder}",
+        )
+    return folder
+
+
+def _about(
+    found: Sequence[tuple[float, Path]], parent: Path, reference: str, image: Digest
+) -> Path:
+    """Return the newest of the recordings that is about an image of the store."""
+    for _, folder in reversed(found):
+        if (folder / FILE).exists() and image in _digests(read(folder).record):
+            return folder
+    raise UsageError(
+        f"no record in {parent}/ is about {reference} as it is in the store ({image.short})",
+        hint=f"torchship record {reference}",
+    )
+
+
+def _is_recording(folder: Path) -> bool:
+    """Tell whether `record` made a folder: not `run`, not `reproduce`; and ran something in it."""
+    if not folder.is_dir() or (folder / "output").exists() or (folder / AUTHOR).exists():
+        return False
+    return any(folder.iterdir())
+
+
+def _age(folder: Path) -> float:
+    """Return when a recording was made, in seconds since 1970: as it says, or as far as it got."""
+    file = folder / FILE
+    try:
+        return read(folder).record.recorded.timestamp()
+    except RecordError:
+        return (file if file.exists() else folder).stat().st_mtime
+
+
+def _last_part(name: str) -> str:
+    """Return ``mnist`` of ``docker.io/me/mnist:v0.1``."""
+    return name.partition("@")[0].rpartition("/")[2].partition(":")[0]
 
 
 def subject(store: Store, record: Record) -> Descriptor:
@@ -125,16 +179,38 @@ def attached(
 def chosen(
     store: Store, top: Descriptor, progress: Progress, *, among: Collection[Digest] | None = None
 ) -> Published:
-    """Return the newest record about an image; raise `RecordError` where there is none."""
+    """Return the record that an image is judged by; raise `RecordError` where there is none.
+
+    Of several, the newest that was made of more than one run: a single run has no spread, and
+    takes the place of none that has. Where each is of one run, the newest.
+    """
     found = attached(store, top, among=among)
     if not found:
-        raise RecordError(
-            "no record is attached to the image: there is nothing to compare a run with",
-            hint="its author makes one with `torchship record` and `torchship publish`",
-        )
+        raise nothing_attached()
+    several = [each for each in found if len(each.record.runs) > 1]
+    taken = (several or found)[0]
     if len(found) > 1:
-        progress.say(f"{len(found)} records are attached to the image: taking the newest")
-    return found[0]
+        progress.say(f"{len(found)} records are attached to the image:")
+        for each in found:
+            progress.say(f"  {told(each)}{', taken' if each is taken else ''}")
+    return taken
+
+
+def nothing_attached() -> RecordError:
+    """Return what is raised where an image has no record."""
+    return RecordError(
+        "no record is attached to the image: there is nothing to compare a run with",
+        hint="its author makes one with `torchship record` and `torchship publish`",
+    )
+
+
+def told(published: Published) -> str:
+    """Return a record in half a line: its digest, how many runs, and when it was made."""
+    record = published.record
+    return (
+        f"{published.digest.short}, {counted(len(record.runs), 'run')}, "
+        f"made at {record.recorded:%Y-%m-%d %H:%M:%S} UTC"
+    )
 
 
 def _read(store: Store, descriptor: Descriptor) -> Published:

@@ -12,9 +12,9 @@ from torchship.engines.request import Engine, Request
 from torchship.errors import UsageError
 from torchship.oci.image import Image
 from torchship.progress import Progress
-from torchship.runs import profile, reproduction
+from torchship.runs import profile
 from torchship.runs.execution import declared
-from torchship.runs.publishing import Published
+from torchship.runs.publishing import AUTHOR, Published
 from torchship.runs.record import Record
 from torchship.runs.recording import Plan, record
 from torchship.runs.run import RecordDirectory
@@ -70,7 +70,7 @@ def reproduce(
 ) -> Record:
     """Run the image ``runs`` times, and leave the author's record beside the one of these runs."""
     author = published.record
-    (directory.path / reproduction.AUTHOR).write_bytes(published.raw)
+    (directory.path / AUTHOR).write_bytes(published.raw)
     plan = Plan(
         request=asked,
         seeds=seeds(author, runs),

@@ -13,20 +13,23 @@ from torchship.digest import Descriptor, Digest
 from torchship.errors import RecordError
 from torchship.oci import artifact
 from torchship.oci.store import Store
-from torchship.runs.publishing import FILE, Published, read
+from torchship.runs.publishing import AUTHOR, FILE, Published, read
 from torchship.runs.statement import MEDIA_TYPE, STATEMENT
 from torchship.runs.verdict import Verdict, compare
 
 ARTIFACT_TYPE = "application/vnd.torchship.verdict.v1+json"
 PREDICATE = "urn:torchship:verdict:v1"
-AUTHOR = "author.json"
-"""The author's record, as it came, in the directory of a reproduction."""
-
 VERDICT = "dev.torchship.verdict"
 """Annotation: the verdict in its own words, for lists of what refers to an image."""
 
 RECORD = "dev.torchship.record"
 """Annotation: the digest of the author's record that the verdict is about."""
+
+
+def folder(path: Path) -> Path | None:
+    """Return the directory that `reproduce` wrote, of it or of its record; None of another."""
+    found = path if path.is_dir() or path.name != FILE else path.parent
+    return found if is_reproduction(found) else None
 
 
 def is_reproduction(path: Path) -> bool:
