@@ -244,6 +244,58 @@ def test_a_record_for_another_image(author, reader, project, reference):
     assert "about another image" in answer.out
 
 
+def test_hostile_records(author, reader, project, reference):
+    """Nothing runs for a record that is not to be believed; one that is shown is shown escaped."""
+    publish(author, project, reference, *FEW)
+    honest = json.loads((author.root / "authors/record.json").read_bytes())
+    nasty = "<script>\x1b]0;owned\x07\u202e"
+    for place, change in enumerate(
+        (
+            lambda document: document.update(predicateType="urn:torchship:run-record:v2" + nasty),
+            lambda document: document["subject"][0]["digest"].update(sha256="0" * 64),
+            lambda document: document["predicate"]["claims"].extend(
+                document["predicate"]["claims"] * 9_999
+            ),
+            lambda document: document["predicate"]["runs"][0]["metrics"].update(
+                {nasty: {"value": 1.0, "hex": "0x1p0"}}
+            ),
+        )
+    ):
+        document = json.loads(json.dumps(honest))
+        change(document)
+        (reader.root / f"hostile-{place}.json").write_text(json.dumps(document))
+        answer = reproduce(reader, reference, "--record", f"hostile-{place}.json")
+        assert answer.status == 4
+        assert answer.out.startswith("COULD NOT RUN: ")
+        assert (answer.out + answer.err).replace("\n", "").isprintable()
+        assert not (reader.root / "runs").exists()
+    for table in (honest["predicate"]["hardware"], honest["predicate"]["software"]):
+        for name, value in table.items():
+            table[name] = nasty if isinstance(value, str) else value
+    (reader.root / "shown.json").write_text(json.dumps(honest))
+    answer = reproduce(reader, reference, "--record", "shown.json")
+    assert answer.status == 0
+    assert (answer.out + answer.err).replace("\n", "").isprintable()
+
+
+def test_a_record_of_another_repository_is_not_judged_by(author, reader, project, reference):
+    """The store may hold records from elsewhere about the same image: they do not count here."""
+    publish(author, project, reference, *FEW)
+    claimed = json.loads((author.root / "authors/record.json").read_bytes())
+    claimed["predicate"]["recorded"] = "2099-01-01T00:00:00Z"
+    (author.root / "newer.json").write_text(json.dumps(claimed))
+    elsewhere = reference.replace("/mnist:", "/elsewhere:")
+    newer = published(author, elsewhere, "newer.json")
+    assert reader.torchship("pull", elsewhere).status == 0
+    assert reproduce(reader, reference, "-o", "mine").status == 0
+    assert (reader.root / "mine/author.json").read_bytes() == (
+        author.root / "authors/record.json"
+    ).read_bytes()
+    assert newer in {
+        each.digest for each in referrers(reader.store, reader.store.find(reference).digest)
+    }
+
+
 def test_an_unmodified_program_by_what_it_prints(author, reader, project, reference):
     """A pattern on stdout and a variable for the seed: nothing of the program is changed."""
     (project / "main.py").write_text(
