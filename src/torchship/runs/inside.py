@@ -20,6 +20,7 @@ from torchship.digest import Digest
 from torchship.engines.request import Engine, Mount, Request
 from torchship.errors import EngineError, RunError
 from torchship.runs import typed
+from torchship.runs.interruption import interruptible
 from torchship.runs.record import DataUsed, Hardware, Software
 
 PYTHON = "python3"
@@ -151,7 +152,8 @@ def _ask(
             stderr=nothing.fileno(),
         )
         try:
-            status = engine.run(asked)
+            with interruptible():
+                status = engine.run(asked)
         except EngineError:
             return None  # no such Python; what else is wrong, the program's own run will tell
         answer.seek(0)

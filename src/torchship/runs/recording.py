@@ -18,6 +18,7 @@ from torchship.project.seeds import seeded
 from torchship.runs.claims import claims
 from torchship.runs.execution import Declared, Execution, execute, source, used
 from torchship.runs.inside import Facts, check_data, tensors
+from torchship.runs.interruption import interruptible
 from torchship.runs.parameters import parameters, workers
 from torchship.runs.record import DataUsed, Determinism, Record, Repeat, Run
 from torchship.runs.run import RecordDirectory, RunDirectory
@@ -93,14 +94,15 @@ def _once(
         log=folder.log,
     )
     try:
-        return execute(
-            request,
-            engine,
-            metrics_of=declared.metrics,
-            output=folder.output,
-            log=folder.log,
-            seed=seed,
-        )
+        with interruptible():
+            return execute(
+                request,
+                engine,
+                metrics_of=declared.metrics,
+                output=folder.output,
+                log=folder.log,
+                seed=seed,
+            )
     except TorchshipError:
         folder.discard()
         with suppress(OSError):  # others have run before it
