@@ -19,6 +19,7 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
+from tests.integration import proxy as faults
 from tests.machine import PLAIN, debian_packages, equipped, layers, machine, verify
 from tests.wheels import make_wheel
 
@@ -166,6 +167,27 @@ def test_doctor_looks_at_everything(machine):
     assert "--  mirrors: TORCHSHIP_MIRRORS names /nowhere" in told
     bare = machine.with_environment(PATH="/nowhere").torchship("doctor").out
     assert "no  docker: not installed; not needed" in bare and "ok  python: " in bare
+
+
+# -- registries
+
+
+def test_a_login_without_a_terminal_asks_for_nothing(machine):
+    """It says which option takes the password."""
+    machine.torchship("login", "127.0.0.1:1", "-u", "me").fails(
+        "no terminal to ask for the password", "--password-stdin", status=2
+    )
+
+
+def test_tags_that_list_records_are_no_images(machine):
+    """`tags` leaves out those of the referrers tag schema; `--all` shows them."""
+    fallback = f"sha256-{'a' * 64}"
+    body = json.dumps({"tags": ["v1", fallback, "sha256-short"]}).encode()
+    with faults.running() as server:
+        server.on("GET", "/v2/me/x/tags/list", faults.answered(200, {}, body), times=-1)
+        name = f"{server.host}/me/x"
+        assert machine.torchship("tags", name).out.split() == ["sha256-short", "v1"]
+        assert fallback in machine.torchship("tags", "--all", name).out.split()
 
 
 # -- faulty projects

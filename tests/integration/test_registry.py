@@ -483,8 +483,9 @@ def test_htpasswd_and_login(store, empty, tmp_path, docker_config):
             push(store, made, name, progress=SILENT)
         assert f"torchship login {real.host}" in caught.value.hint
         with pytest.raises(RegistryError) as caught:
-            auth.login(real.host, registry.USER, "wrong")
-        assert "wrong" not in f"{caught.value} {caught.value.hint}"
+            auth.login(real.host, registry.USER, "xyzzy")
+        assert "wrong user name or password" in caught.value.message
+        assert "xyzzy" not in f"{caught.value} {caught.value.hint}"
         assert not docker_config.exists()
         auth.login(real.host, registry.USER, registry.PASSWORD)
         push(store, made, name, progress=SILENT)

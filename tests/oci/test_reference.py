@@ -19,6 +19,8 @@ PINNED = f"sha256:{HEX}"
         ("docker.io/mnist", "docker.io/library/mnist:latest", "mnist:latest"),
         ("index.docker.io/me/x", "docker.io/me/x:latest", "me/x:latest"),
         ("library/mnist", "docker.io/library/mnist:latest", "mnist:latest"),
+        ("my.net:2024", "docker.io/library/my.net:2024", "my.net:2024"),
+        ("library/localhost:1", "docker.io/library/localhost:1", "library/localhost:1"),
         ("localhost/x", "localhost/x:latest", "localhost/x:latest"),
         ("localhost:5000/x", "localhost:5000/x:latest", "localhost:5000/x:latest"),
         ("localhost:5000/a/b/c:T_1", "localhost:5000/a/b/c:T_1", "localhost:5000/a/b/c:T_1"),
@@ -70,6 +72,9 @@ def test_references_are_read_as_docker_reads_them(text, full, familiar):
         (f"mnist@{PINNED}@{PINNED}", "digest"),
         (HEX, "digest"),
         (PINNED, "a digest alone"),
+        ("127.0.0.1:5731", "a registry alone"),
+        ("localhost:5000", "a registry alone"),
+        ("hub.docker.com/r/me/x", "a page about an image"),
         ("host.io:" + "9" * 5000 + "/x", "host name"),
         ("x.y/" + "a" * 252, "longer"),
     ],
@@ -81,9 +86,19 @@ def test_what_is_no_reference_is_refused_with_the_reason(text, fault):
     assert caught.value.exit_code == 2
 
 
-@pytest.mark.parametrize(("text", "hint"), [("Bad/Name", "write bad/name"), ("Name", "write name")])
-def test_capitals_are_mended_in_all_of_the_name(text, hint):
-    """What the message says to write is the whole of what was written."""
+@pytest.mark.parametrize(
+    ("text", "hint"),
+    [
+        ("Bad/Name", "write bad/name"),
+        ("Name", "write name"),
+        ("127.0.0.1:5731", "write 127.0.0.1:5731/NAME"),
+        ("hub.docker.com/r/me/x", "write me/x"),
+        ("https://hub.docker.com/r/me/x/tags?page=1", "write me/x"),
+        ("https://hub.docker.com/_/python", "write python"),
+    ],
+)
+def test_what_was_meant_is_said(text, hint):
+    """What the message says to write is the whole of what was meant."""
     with pytest.raises(InvalidReference) as caught:
         Reference.parse(text)
     assert caught.value.hint == hint

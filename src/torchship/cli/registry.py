@@ -35,6 +35,11 @@ def login(host: str, username: str | None, password_stdin: bool) -> None:
         if username is None:
             raise UsageError("--password-stdin needs --username")
         password = sys.stdin.readline().rstrip("\r\n")
+    elif not sys.stdin.isatty():
+        raise UsageError(
+            "there is no terminal to ask for the password",
+            hint=f"torchship login {host} --username NAME --password-stdin < FILE",
+        )
     else:
         username = username or click.prompt("Username", err=True)
         password = click.prompt("Password", hide_input=True, err=True)
@@ -182,11 +187,14 @@ def copy(source: str, target: str, platform: str | None) -> None:
 
 @click.command(epilog=example("torchship tags registry.example:5000/me/mnist"))
 @click.argument("repository")
-def tags(repository: str) -> None:
+@click.option("--all", "everything", is_flag=True, help="Also those that list records of images.")
+def tags(repository: str, everything: bool) -> None:
     """List the tags that a repository has in its registry."""
     from torchship.oci.reference import Reference
+    from torchship.oci.referrers import is_list
     from torchship.oci.registry import Registry
 
     reference = Reference.parse(repository)
     for tag in Registry(reference.registry).tags(reference.repository):
-        click.echo(tag)
+        if everything or not is_list(tag):
+            click.echo(tag)

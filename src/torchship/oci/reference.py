@@ -28,6 +28,8 @@ _HOST = re.compile(
 _HEX = re.compile(r"[0-9a-f]{64}")
 _DIGEST = re.compile(rf"sha256:{_HEX.pattern}")
 
+_HUB_PAGE = re.compile(r"(?:https?://)?hub\.docker\.com/(?:r/|_/|repository/docker/)?")
+
 _LONGEST = 255  # of host and path together: "clients and registries MAY limit" to that
 
 
@@ -51,6 +53,7 @@ class Reference:
         """
         if not text:
             raise InvalidReference("an image reference cannot be empty")
+        _check_address(text)
         if "://" in text:
             raise _invalid(text, "it starts with a scheme", f"write {text.partition('://')[2]}")
         if _DIGEST.fullmatch(text):
@@ -68,6 +71,9 @@ class Reference:
                 "a tag has up to 128 letters, digits, '_', '.' and '-', "
                 "and starts with none of the last two",
             )
+        if not slash and colon and _is_address(last, tag):
+            # By the grammar, it is a tag of a repository on Docker Hub.
+            raise _invalid(text, "it names a registry alone", f"write {last}:{tag}/NAME")
         registry, repository = _split(head + slash + last)
         check_registry(text, registry)
         _check_repository(text, registry, repository)
@@ -90,8 +96,8 @@ class Reference:
         if self.registry == HUB:
             name = self.repository
             short = name.removeprefix(OFFICIAL)
-            # ``library/a/b`` would come back as the repository ``a/b``.
-            name = name if "/" in short else short
+            # ``library/a/b`` would come back as the repository ``a/b``, an address not at all.
+            name = name if "/" in short or _is_address(short, self.tag or "") else short
         return name + self._suffix()
 
     def with_tag(self, tag: str) -> Reference:
@@ -108,6 +114,26 @@ class Reference:
 
     def __str__(self) -> str:
         return self.name + self._suffix()
+
+
+def _is_address(name: str, tag: str) -> bool:
+    """Tell whether ``name:tag`` is this machine, or a number of IP, and a port."""
+    if not tag.isdecimal():
+        return False
+    try:
+        ipaddress.IPv4Address(name)
+    except ValueError:
+        return name == "localhost"
+    return True
+
+
+def _check_address(text: str) -> None:
+    """Raise `InvalidReference` for the address that a browser shows for an image of Docker Hub."""
+    match = _HUB_PAGE.match(text)
+    if match:
+        name = _REPOSITORY.match(text, match.end())
+        written = f"write {name[0].removesuffix('/tags')}" if name else None
+        raise _invalid(text, "it is the address of a page about an image", written)
 
 
 def _split(name: str) -> tuple[str, str]:

@@ -7,6 +7,7 @@ Source: OCI distribution-spec v1.1, "Listing Referrers", "Pushing Manifests with
 from __future__ import annotations
 
 import random
+import re
 import time
 from collections.abc import Iterable
 
@@ -21,6 +22,7 @@ from torchship.oci.reference import Reference
 from torchship.oci.registry import Registry
 
 _UNAVAILABLE = frozenset({400, 404, 405, 501})
+_FALLBACK = re.compile(r"sha256-[0-9a-f]{64}")
 _ROUNDS = 8
 """Writers of one tag that may come between: each round, one of them gets through."""
 
@@ -96,6 +98,11 @@ def _from_api(
 def _is_index(answer: Answer) -> bool:
     # Registries that route every unknown path to a web page answer 200, with that page.
     return answer.headers.get("Content-Type", "").partition(";")[0].strip() == OCI_INDEX
+
+
+def is_list(tag: str) -> bool:
+    """Tell whether a tag stands for a list of referrers, by the "Referrers Tag Schema"."""
+    return _FALLBACK.fullmatch(tag) is not None
 
 
 def _tag(registry: Registry, repository: str, subject: Digest) -> Reference:
