@@ -6,9 +6,6 @@ import sys
 from pathlib import Path
 
 from torchship.engines import namespaces
-from torchship.engines.docker import Docker
-from torchship.engines.native import Native
-from torchship.engines.podman import Podman
 from torchship.engines.request import Engine
 from torchship.errors import EngineError, UsageError
 from torchship.oci.store import Store
@@ -24,11 +21,22 @@ NAMES = (AUTO, "docker", "podman", "native")
 
 def engines(store: Store, progress: Progress = SILENT) -> tuple[Engine, ...]:
     """Return every engine there is, in the order in which they are tried."""
-    return (
-        Docker(store, progress=progress),
-        Podman(store, progress=progress),
-        Native(store, progress=progress),
-    )
+    return tuple(_engine(name, store, progress) for name in NAMES if name != AUTO)
+
+
+def _engine(name: str, store: Store, progress: Progress) -> Engine:
+    # Imported here: a run has one engine, and waits for what the others would import.
+    if name == "docker":
+        from torchship.engines.docker import Docker
+
+        return Docker(store, progress=progress)
+    if name == "podman":
+        from torchship.engines.podman import Podman
+
+        return Podman(store, progress=progress)
+    from torchship.engines.native import Native
+
+    return Native(store, progress=progress)
 
 
 def choose(name: str, store: Store, *, progress: Progress = SILENT) -> Engine:
@@ -36,15 +44,12 @@ def choose(name: str, store: Store, *, progress: Progress = SILENT) -> Engine:
 
     Raises `EngineError` that says what each one lacks, `UsageError` for an unknown name.
     """
-    known = engines(store, progress)
+    if name not in NAMES:
+        raise UsageError(f"there is no engine {name!r}", hint=f"use one of {', '.join(NAMES)}")
     if name != AUTO:
-        for engine in known:
-            if engine.name == name:
-                return engine
-        names = ", ".join((AUTO, *(engine.name for engine in known)))
-        raise UsageError(f"there is no engine {name!r}", hint=f"use one of {names}")
+        return _engine(name, store, progress)
     lacks = []
-    for engine in known:
+    for engine in engines(store, progress):
         reason = engine.missing()
         if reason is None:
             return engine
@@ -63,7 +68,7 @@ def check_platform(engine: Engine, platform: Platform) -> None:
     if platform.is_host or sys.platform != "linux":  # elsewhere a virtual machine has emulators
         return
     machine = f"this machine runs {Platform.host()}"
-    if isinstance(engine, Native):
+    if engine.name == "native":
         raise EngineError(
             f"the native engine runs nothing for {platform}: {machine}",
             hint=f"leave out --platform; `torchship build --platform {platform}` builds for it",
