@@ -54,7 +54,10 @@ def reproduced(store, image, author: Published, own: Record, said: str):
         store,
         image,
         reproduction.ARTIFACT_TYPE,
-        [(b"{}", MEDIA_TYPE, "verdict.json"), (own_raw, MEDIA_TYPE, publishing.FILE)],
+        [
+            artifact.Content(b"{}", MEDIA_TYPE, "verdict.json"),
+            artifact.Content(own_raw, MEDIA_TYPE, publishing.FILE),
+        ],
         {reproduction.VERDICT: said, reproduction.RECORD: str(author.digest)},
     )
 
