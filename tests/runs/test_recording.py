@@ -16,7 +16,7 @@ from torchship.platform import Platform
 from torchship.progress import SILENT
 from torchship.runs import inside
 from torchship.runs.execution import declared
-from torchship.runs.recording import Plan, check, record
+from torchship.runs.recording import Plan, check, measured, record
 from torchship.runs.run import RecordDirectory
 from torchship.runs.statement import encode, parse
 
@@ -92,13 +92,15 @@ def image(**labels) -> Image:
 def recorded(tmp_path):
     """Return a function that records an image of the test's own."""
 
-    def start(program, *, seeds=(1, 2, 3), found=None, engine=None, **plan):
+    def start(program, *, seeds=(1, 2, 3), found=None, engine=None, first=None, **plan):
         found = found or image()
         engine = engine or Engine(program)
         asked = Plan(request=Request(image=found), seeds=seeds, name="mnist", **plan)
         directory = RecordDirectory.at(tmp_path / "record")
         stated = declared(found)
-        made = record(asked, engine, declared=stated, directory=directory, progress=SILENT)
+        made = record(
+            asked, engine, declared=stated, directory=directory, progress=SILENT, first=first
+        )
         assert parse(encode(made), "it") == made
         return made
 
@@ -271,3 +273,31 @@ def test_a_program_that_cannot_start_leaves_no_directory(recorded, tmp_path):
     with pytest.raises(EngineError, match="no such program"):
         recorded(missing)
     assert not (tmp_path / "record").exists()
+
+
+@pytest.mark.parametrize(
+    ("metrics", "written", "words"),
+    [
+        ("{}", None, r"no metrics: .*seed-1/output/metrics.json is not there"),
+        ('{"acc": {"name": "acc", "file": "x.json"}}', None, "no acc: it left no .*output/x.json"),
+        ('{"acc": {"name": "acc"}}', '{"acd": 1}', "no acc: it holds no number of that name"),
+        ('{"acc": {"name": "acc"}}', "{", "metrics.json is not JSON"),
+        (
+            '{"acc": {"name": "acc", "pattern": "Acc: (.*)"}}',
+            None,
+            r"no acc: nothing in .*seed-1/stdout.log matches its pattern 'Acc: \(\.\*\)'",
+        ),
+    ],
+)
+def test_the_first_run_tells_that_there_are_no_metrics(recorded, metrics, written, words):
+    """The others are not waited for."""
+
+    def program(request):
+        if written is not None:
+            (request.output / "metrics.json").write_text(written)
+        return 0
+
+    engine = Engine(program)
+    with pytest.raises(MetricsError, match=words):
+        recorded(None, engine=engine, found=image(**{METRICS: metrics}), first=measured)
+    assert len(engine.requests) == 1

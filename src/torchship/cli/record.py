@@ -92,12 +92,13 @@ def record(
     TARGET is a directory or an image reference. How a seed reaches the program is `seed` in
     [tool.torchship]. The record's path is printed.
     """
+    from torchship.cli.report import drawn
     from torchship.display import display
     from torchship.engines.request import Request
     from torchship.project.revision import revision
     from torchship.runs.execution import declared
     from torchship.runs.profile import strict as strictly
-    from torchship.runs.recording import Plan, check
+    from torchship.runs.recording import Plan, check, measured
     from torchship.runs.recording import record as recorded
     from torchship.runs.statement import encode
 
@@ -142,10 +143,18 @@ def record(
             index=ready.top.digest,
             revision=revision(Path(target)) if Path(target).is_dir() else None,
         )
-        made = recorded(plan, ready.engine, declared=stated, directory=folder, progress=progress)
+        made = recorded(
+            plan,
+            ready.engine,
+            declared=stated,
+            directory=folder,
+            progress=progress,
+            first=measured,
+        )
     check(made, stated, folder)
     folder.record.write_bytes(encode(made))
     _show(made)
+    click.echo(f"report: {drawn(folder.path)}", err=True)
     click.echo(folder.record)
 
 
@@ -184,12 +193,13 @@ def run_directory(output: Path | None, image: Digest) -> RecordDirectory:
 
 def _show(made: Record) -> None:
     """Tell what a record claims, and whether the program is deterministic here."""
+    from torchship.amounts import counted
     from torchship.runs.wording import number
 
     for claim in made.claims:
         spread = "" if claim.spread is None else f", standard deviation {number(claim.spread)}"
         allowed = "none: one run" if claim.tolerance is None else number(claim.tolerance)
-        told = f"{claim.name}: {number(claim.mean)} over {claim.n} runs{spread}"
+        told = f"{claim.name}: {number(claim.mean)} over {counted(claim.n, 'run')}{spread}"
         click.echo(clean(f"{told}; tolerance {allowed}"), err=True)
     repeat = made.determinism.repeat
     if repeat is not None:

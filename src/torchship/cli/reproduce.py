@@ -220,6 +220,7 @@ def reproduce(
     exit code is returned. The program gets no network, and sees nothing of this machine but
     its own output directory. A record of these runs is written beside their outputs.
     """
+    from torchship.cli.report import drawn
     from torchship.runs.judgement import Level
     from torchship.runs.verdict import Verdict
     from torchship.runs.verdict import compare as judged
@@ -247,6 +248,7 @@ def reproduce(
     verdict = judged(author, made)
     tell(verdict, author, made, as_json=as_json)
     click.echo(f"record: {folder.record}", err=True)
+    click.echo(f"report: {drawn(folder.path)}", err=True)
     sys.exit(verdict.exit_code)
 
 

@@ -18,6 +18,9 @@ from torchship.project.project import Metric
 from torchship.runs.allowance import UsedUp, allowance
 from torchship.runs.record import GREATEST
 
+DEFAULT = "metrics.json"
+"""The file of the output in which metrics are looked for."""
+
 LONGEST_NAME = 200
 """Characters of a metric's name."""
 
@@ -55,7 +58,7 @@ def collect(metrics: Iterable[Metric], *, output: Path, log: Path) -> Measured:
     A metric that the run did not give is left out: whether that matters is the verdict's to
     say. Raises `MetricsError` where a file or a match is not what was declared.
     """
-    found = dict(_numbers(output / "metrics.json"))
+    found = dict(_numbers(output / DEFAULT))
     examples: dict[str, int] = {}
     began = time.process_time()
     for metric in metrics:
@@ -64,7 +67,7 @@ def collect(metrics: Iterable[Metric], *, output: Path, log: Path) -> Measured:
             if total is not None:
                 examples[metric.name] = total
         else:
-            file = output / (metric.file or "metrics.json")
+            file = output / (metric.file or DEFAULT)
             inside = file.resolve().is_relative_to(output.resolve())  # folders may be links too
             value = _numbers(file).get(metric.name) if inside else None
         if value is not None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -13,16 +13,23 @@ from torchship.digest import Digest
 from torchship.engines.request import Engine, Request
 from torchship.errors import MetricsError, RunError, TorchshipError
 from torchship.progress import Progress
+from torchship.project.project import Metric
 from torchship.project.revision import Revision
 from torchship.project.seeds import seeded
 from torchship.runs.claims import claims
 from torchship.runs.execution import Declared, Execution, execute, source, used
 from torchship.runs.inside import Facts, check_data, tensors
 from torchship.runs.interruption import interruptible
+from torchship.runs.metrics import DEFAULT
 from torchship.runs.parameters import parameters, workers
 from torchship.runs.record import DataUsed, Determinism, Record, Repeat, Run
 from torchship.runs.run import RecordDirectory, RunDirectory
 from torchship.runs.verdict import run_differences
+
+_DECLARE = (
+    "write metrics.json to the output directory, or give a `pattern` on stdout in "
+    "[tool.torchship.metrics.NAME]"
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,11 +55,13 @@ def record(
     declared: Declared,
     directory: RecordDirectory,
     progress: Progress,
+    first: Callable[[Execution, Declared, RunDirectory], None] | None = None,
 ) -> Record:
     """Run everything that is planned, and return the record; the caller writes it.
 
-    Stops at the first run that fails: its exit status is in the record. Raises `RunError` where
-    the image's data are not what it declares, before or after the runs.
+    Stops at the first run that fails: its exit status is in the record. ``first`` is shown the
+    first run that did not, and may raise. Raises `RunError` where the image's data are not what
+    it declares, before or after the runs.
     """
     progress.say("looking at the machine from inside the container")
     found, before = check_data(plan.request, engine, declared.data)
@@ -64,6 +73,8 @@ def record(
         progress.say(_told(done[-1], place, len(plan.seeds)))
         if done[-1].run.status != 0:
             break
+        if first is not None and place == 1:
+            first(done[0], declared, folder)
     again = None
     if plan.repeat and all(each.run.status == 0 for each in done):
         folder = directory.repeat()
@@ -173,6 +184,43 @@ def _record(
     )
 
 
+def measured(execution: Execution, declared: Declared, folder: RunDirectory) -> None:
+    """Raise `MetricsError` where a run gave nothing, or not all, that a record could claim.
+
+    To be told after the first of many runs, with where it was looked for.
+    """
+    if execution.fault is not None:
+        raise execution.fault
+    given = execution.run.metrics
+    for metric in declared.metrics:
+        if metric.name in execution.run.diverged:
+            raise MetricsError(f"the run's {metric.name} is not a number, or infinite")
+        if metric.name not in given:
+            raise _lacking(metric, folder)
+    if not given and not execution.run.diverged:
+        raise MetricsError(
+            f"the run gave no metrics: {folder.output / DEFAULT} is not there, or holds no "
+            "numbers, and no `pattern` is declared for what it prints",
+            hint=_DECLARE,
+        )
+
+
+def _lacking(metric: Metric, folder: RunDirectory) -> MetricsError:
+    if metric.pattern is not None:
+        return MetricsError(
+            f"the run gave no {metric.name}: nothing in {folder.log} matches its pattern "
+            f"{metric.pattern!r}",
+            hint=f"correct `pattern` in [tool.torchship.metrics.{metric.name}]",
+        )
+    file = folder.output / (metric.file or DEFAULT)
+    what = f"holds no number of that name in {file}" if file.is_file() else f"left no {file}"
+    return MetricsError(
+        f"the run gave no {metric.name}: it {what}",
+        hint=f'write {{"{metric.name}": 0.99}} there, or correct `file` in '
+        f"[tool.torchship.metrics.{metric.name}]",
+    )
+
+
 def check(made: Record, declared: Declared, done_in: RecordDirectory) -> None:
     """Raise `RunError` or `MetricsError` where a record is nothing that an author can publish."""
     for run in made.runs:
@@ -192,6 +240,5 @@ def check(made: Record, declared: Declared, done_in: RecordDirectory) -> None:
     if not claimed:
         raise MetricsError(
             "the runs gave no metrics: there is nothing that a reproduction could be judged by",
-            hint="write metrics.json to the output directory, or give a `pattern` on stdout in "
-            "[tool.torchship.metrics.NAME]",
+            hint=_DECLARE,
         )
