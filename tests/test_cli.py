@@ -324,6 +324,17 @@ def test_results_that_stay_out_are_told(machine):
     assert "stays out" not in machine.torchship("build", project).err
 
 
+def test_large_files_in_the_source_are_told(machine):
+    """As an archive that `save` left there; once, and not where .dockerignore names it."""
+    project = machine.project()
+    with (project / "image.tar").open("wb") as stream:
+        stream.truncate(64 << 20)
+    assert "image.tar (67.1 MB); .dockerignore" in machine.torchship("build", project).err
+    assert "image.tar" not in machine.torchship("build", project).err
+    (project / ".dockerignore").write_text("*.tar\n")
+    assert "image.tar" not in machine.torchship("build", project).err
+
+
 def test_faulty_variables(machine):
     """A variable that torchship cannot make sense of is named."""
     project = machine.project()

@@ -19,7 +19,7 @@ from torchship.digest import Digest
 from torchship.errors import StoreError
 from torchship.layers.bytecode import BytecodeRecipe, DebianBytecodeRecipe
 from torchship.layers.layer import Interpreter, Layer, Materials, Recipe, key, labels
-from torchship.layers.source import SourceRecipe
+from torchship.layers.source import SourceRecipe, large
 from torchship.oci.store import Store
 from torchship.progress import Progress
 
@@ -30,6 +30,7 @@ WORKERS = 8
 """More processes than this gain nothing: one wheel, torch, takes longest."""
 
 _COMPILED = (BytecodeRecipe, DebianBytecodeRecipe)
+_NAMED = 3  # of the large files, before the rest is counted
 
 Gather = Callable[[Collection[Digest]], Mapping[Digest, Path]]
 """Fetches files by their sha256."""
@@ -68,6 +69,7 @@ def derive(
     if published and not all(isinstance(recipes[place], SourceRecipe) for place in missing):
         layers |= _taken(recipes, missing, published())
         missing = [place for place in missing if place not in layers]
+    _tell_large([recipes[place] for place in missing], progress)
     if not missing:
         return tuple(layers[place] for place in range(len(recipes)))
     if all(isinstance(recipes[place], SourceRecipe) for place in missing):
@@ -83,6 +85,20 @@ def derive(
         materials = Materials(files=files, scratch=Path(scratch))
         _in_processes(recipes, missing, layers, store, list(base), materials, interpreter, progress)
     return tuple(layers[place] for place in range(len(recipes)))
+
+
+def _tell_large(missing: Sequence[Recipe], progress: Progress) -> None:
+    """Name what is large in a source that is to be packed: image archives end up there."""
+    for recipe in missing:
+        found = large(recipe.files) if isinstance(recipe, SourceRecipe) else ()
+        if found:
+            names = ", ".join(f"{file.path} ({size(file.size)})" for file in found[:_NAMED])
+            more = len(found) - _NAMED
+            rest = f" and {counted(more, 'other file')}" if more > 0 else ""
+            progress.say(
+                f"large in the source layer, which every edit makes again: {names}{rest}; "
+                ".dockerignore leaves out what the program does not need"
+            )
 
 
 def _taken(
