@@ -84,3 +84,13 @@ def test_a_too_good_result_is_told_as_such(tmp_path):
     author = accuracies(0.9, 0.901, 0.902)
     shown = compare(tmp_path, author, accuracies(0.99, 0.99, first=9))
     assert shown.output.startswith("NOT REPRODUCED (better): test_accuracy: ")
+
+
+def test_the_same_bits_are_shown_by_their_seeds(tmp_path):
+    """The mean of all the author's runs is no neighbour for the value of one."""
+    author = accuracies(0.9, 0.8, 0.7)
+    shown = compare(tmp_path, author, replace(author, runs=author.runs[1:2], claims=()))
+    assert shown.exit_code == 0
+    assert "  seed 2      0.8, there and here\n" in shown.output
+    assert "  all of the author's: 0.8 (standard deviation 0.1), 3 runs\n" in shown.output
+    assert "difference" not in shown.output

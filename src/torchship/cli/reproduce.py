@@ -270,7 +270,8 @@ def _reproduced(
     from torchship.runs.inside import facts
 
     with display() as progress:
-        top, listed = fetch(reference, options, progress)
+        needed = None if record_file else publishing.ARTIFACT_TYPE
+        top, listed = fetch(reference, options, progress, needed=needed)
         ready = prepare(str(top.digest), options, progress)
         if record_file:
             published = publishing.read(record_file)
@@ -303,22 +304,26 @@ def _reproduced(
 
 
 def fetch(
-    reference: str, options: Options, progress: Progress
+    reference: str, options: Options, progress: Progress, *, needed: str | None
 ) -> tuple[Descriptor, tuple[Digest, ...] | None]:
     """Return what a reference names now in its registry, and what refers to it there.
 
-    A name without a registry is of the store, where the store knows it: then whatever the store
-    has refers to it, and None is returned for that.
+    ``needed`` is the type of what must refer to it, or else nothing is brought. A name without
+    a registry is of the store, where the store knows it: then whatever the store has refers to
+    it, and None is returned for that.
     """
-    from torchship.oci.attached import pull_referrers
+    from torchship.oci.attached import pull_referrers, refers
     from torchship.oci.pull import pull
     from torchship.oci.reference import HUB, Reference
+    from torchship.runs.publishing import nothing_attached
 
     named = Reference.parse(reference)
     store = open_store()
     if named.registry == HUB and not reference.startswith((HUB, f"index.{HUB}")):
         with suppress(ImageNotFound):
             return store.find(reference), None
+    if needed is not None and not refers(named, needed):
+        raise nothing_attached()
     pulled = pull(
         named,
         store,

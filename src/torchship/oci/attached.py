@@ -8,6 +8,7 @@ from torchship.digest import Descriptor, Digest
 from torchship.errors import HostileInput, RegistryError
 from torchship.oci import artifact, mediatypes
 from torchship.oci.image import held
+from torchship.oci.manifest import Index, parse
 from torchship.oci.pull import fetch_blobs
 from torchship.oci.reference import Reference
 from torchship.oci.referrers import referrers
@@ -52,6 +53,24 @@ def pull_referrers(
                 continue
             brought.append(found.digest)
     return tuple(brought)
+
+
+def refers(reference: Reference, artifact_type: str, *, registry: Registry | None = None) -> bool:
+    """Tell whether anything of that type refers to an image, or to a manifest of its index.
+
+    Asks the registry, and brings nothing into the store. An index of indexes is not looked into:
+    of that it is True. Raises `RegistryError` or `ManifestError`.
+    """
+    source = registry or Registry(reference.registry)
+    raw, top = source.manifest(reference)
+    document = parse(raw, top.media_type, str(reference))
+    children = document.manifests if isinstance(document, Index) else ()
+    if any(child.media_type in mediatypes.INDEXES for child in children):
+        return True
+    return any(
+        referrers(source, reference.repository, digest, artifact_type)
+        for digest in dict.fromkeys((top.digest, *(child.digest for child in children)))
+    )
 
 
 def _listed(

@@ -6,8 +6,9 @@ program's own end is the answer. Here what it gives after Ctrl-C is no result of
 
 from __future__ import annotations
 
+import os
+import select
 import signal
-import socket
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -27,26 +28,26 @@ def interruptible() -> Iterator[None]:
     if not main or not callable(signal.getsignal(signal.SIGINT)):
         yield  # others decide on signals, or the caller ignores them
         return
-    heard, told = socket.socketpair()
-    with heard, told:
-        told.setblocking(False)
-        watch = _Watch(heard, threading.get_ident())
-        before = signal.set_wakeup_fd(told.fileno(), warn_on_full_buffer=False)
-        watch.start()
-        try:
-            yield
-        finally:
-            signal.set_wakeup_fd(before)
-            told.shutdown(socket.SHUT_WR)
-            watch.join()
-            if watch.interrupted:
-                raise KeyboardInterrupt
+    heard, told = os.pipe()
+    os.set_blocking(told, False)
+    watch = _Watch(heard, threading.get_ident())
+    before = signal.set_wakeup_fd(told, warn_on_full_buffer=False)
+    watch.start()
+    try:
+        yield
+    finally:
+        signal.set_wakeup_fd(before)
+        os.close(told)
+        watch.join()
+        os.close(heard)
+        if watch.interrupted:
+            raise KeyboardInterrupt
 
 
 class _Watch(threading.Thread):
     """Hears of signals by their numbers, whoever handles them."""
 
-    def __init__(self, heard: socket.socket, thread: int) -> None:
+    def __init__(self, heard: int, thread: int) -> None:
         super().__init__(name="interruption", daemon=True)
         self._heard = heard
         self._thread = thread
@@ -54,13 +55,11 @@ class _Watch(threading.Thread):
 
     def run(self) -> None:
         while True:
-            try:
-                numbers = self._heard.recv(4096)
-            except TimeoutError:
+            pause = _PAUSE if self.interrupted else None
+            if not select.select([self._heard], [], [], pause)[0]:
                 signal.pthread_kill(self._thread, signal.SIGINT)
                 continue
+            numbers = os.read(self._heard, 4096)
             if not numbers:
                 return
-            if signal.SIGINT in numbers:
-                self.interrupted = True
-                self._heard.settimeout(_PAUSE)
+            self.interrupted = self.interrupted or signal.SIGINT in numbers

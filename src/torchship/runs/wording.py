@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from torchship.amounts import counted
 from torchship.runs import typed
 from torchship.runs.difference import Fact, FirstDifference, environment, first_difference
 from torchship.runs.judgement import Judgement, Level
-from torchship.runs.record import Record
+from torchship.runs.record import Record, Run
 from torchship.runs.verdict import Verdict
 
 NOT_SHOWN = (
@@ -27,6 +27,7 @@ _LIMITS = {
     Level.COULD_NOT_RUN: "Nothing was measured, so nothing is said about the published numbers.",
 }
 _MOST_FACTS = 12
+_MOST_VALUES = 12
 _LONGEST = 120
 
 
@@ -42,7 +43,10 @@ def _lines(verdict: Verdict, author: Record, reproducer: Record) -> Iterator[str
         yield f"  {reason}"
     for judgement in verdict.claims:
         yield ""
-        yield from claim_lines(judgement)
+        if judgement.level is Level.BIT_IDENTICAL:
+            yield from _same_lines(judgement, reproducer)
+        else:
+            yield from claim_lines(judgement)
     if verdict.claims and verdict.level is not Level.BIT_IDENTICAL:
         yield from _causes(verdict, author, reproducer)
     yield ""
@@ -65,8 +69,6 @@ def claim_lines(judgement: Judgement) -> Iterator[str]:
         return
     yield f"  here        {number(judgement.reproducer)}, {counted(judgement.m, 'run')}"
     yield f"  difference  {_difference(judgement)}"
-    if judgement.level is Level.BIT_IDENTICAL:
-        return
     if claim.tolerance is not None:
         how = (
             "declared by the author"
@@ -87,6 +89,29 @@ def claim_lines(judgement: Judgement) -> Iterator[str]:
         )
     if judgement.reason:
         yield f"  so          {judgement.reason}"
+
+
+def _same_lines(judgement: Judgement, reproducer: Record) -> Iterator[str]:
+    """Yield the values that both sides have: the author's mean is of other seeds, too."""
+    claim = judgement.claim
+    yield f"{claim.name}: {judgement.level}"
+    values = same_values(claim.name, reproducer.runs)
+    for which, value in values[:_MOST_VALUES]:
+        yield f"  {which:<10}  {number(value)}, there and here"
+    if len(values) > _MOST_VALUES:
+        yield f"  and {len(values) - _MOST_VALUES} more"
+    spread = "" if claim.spread is None else f" (standard deviation {number(claim.spread)})"
+    runs = counted(judgement.n, "run")
+    yield f"  all of the author's: {number(judgement.author)}{spread}, {runs}"
+
+
+def same_values(name: str, runs: Sequence[Run]) -> tuple[tuple[str, float], ...]:
+    """Return what runs that were repeated bit for bit gave of a metric, each with its seed."""
+    return tuple(
+        ("the run" if run.seed is None else f"seed {run.seed}", run.metrics[name])
+        for run in runs
+        if name in run.metrics
+    )
 
 
 def _difference(judgement: Judgement) -> str:
