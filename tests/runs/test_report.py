@@ -243,6 +243,14 @@ def test_the_banner_says_the_verdict(case, word):
     assert re.search(r'<p class="word">(.*?)</p>', source)[1] == word
 
 
+def test_the_same_bits_are_shown_by_their_seeds():
+    """One run of five is not set beside the mean of the five."""
+    found = page(accuracies(*FIVE), accuracies(FIVE[0]))
+    assert "<dt>seed 1</dt><dd>0.9915<small>there and here, the same bits</small></dd>" in found
+    assert "mean here" not in found
+    assert "<dt>difference</dt>" not in found
+
+
 def test_every_reason_and_limit_is_said():
     """A page says what its verdict rests on, and what it does not show."""
     author, here = CASES["not reproduced"]

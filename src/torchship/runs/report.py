@@ -38,7 +38,7 @@ from torchship.runs.publishing import Published
 from torchship.runs.record import Claim, Record, Run
 from torchship.runs.student import quantile
 from torchship.runs.verdict import Verdict, compare
-from torchship.runs.wording import limits, where
+from torchship.runs.wording import MOST_VALUES, limits, same_values, where
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -64,6 +64,8 @@ class ClaimPart:
     t_near: float | None = None
     t_far: float | None = None
     t_tolerance: float | None = None
+    same: tuple[tuple[str, float], ...] = ()
+    """What runs that repeat the author's gave, each by its seed."""
 
 
 def render(
@@ -124,8 +126,10 @@ def _part(
     claim: Claim, author: tuple[Run, ...], here: tuple[Run, ...], judgement: Judgement | None
 ) -> ClaimPart:
     df = judgement.df if judgement else None
+    same = judgement is not None and judgement.level is Level.BIT_IDENTICAL
     return ClaimPart(
         claim=claim,
+        same=same_values(claim.name, here)[:MOST_VALUES] if same else (),
         judgement=judgement,
         figure=claim_figure(claim, author, here, judgement),
         n=len(author),

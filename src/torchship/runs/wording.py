@@ -27,7 +27,7 @@ _LIMITS = {
     Level.COULD_NOT_RUN: "Nothing was measured, so nothing is said about the published numbers.",
 }
 _MOST_FACTS = 12
-_MOST_VALUES = 12
+MOST_VALUES = 12
 _LONGEST = 120
 
 
@@ -96,10 +96,10 @@ def _same_lines(judgement: Judgement, reproducer: Record) -> Iterator[str]:
     claim = judgement.claim
     yield f"{claim.name}: {judgement.level}"
     values = same_values(claim.name, reproducer.runs)
-    for which, value in values[:_MOST_VALUES]:
+    for which, value in values[:MOST_VALUES]:
         yield f"  {which:<10}  {number(value)}, there and here"
-    if len(values) > _MOST_VALUES:
-        yield f"  and {len(values) - _MOST_VALUES} more"
+    if len(values) > MOST_VALUES:
+        yield f"  and {len(values) - MOST_VALUES} more"
     spread = "" if claim.spread is None else f" (standard deviation {number(claim.spread)})"
     runs = counted(judgement.n, "run")
     yield f"  all of the author's: {number(judgement.author)}{spread}, {runs}"
