@@ -225,6 +225,7 @@ def test_no_record(author, reader, project, reference):
     assert answer.out.startswith("COULD NOT RUN: no record is attached to the image")
     told = json.loads(reproduce(reader, reference, "--json").out)
     assert (told["verdict"], told["exitCode"]) == ("COULD NOT RUN", 4)
+    assert not reader.store.images()  # nothing was downloaded to find that out
     assert reproduce(reader, reference.replace(":v1", ":v9")).status == 4
 
 

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
+from torchship.amounts import counted
 from torchship.runs.axis import Axis, Tick
 from torchship.runs.curve import places, step_name
 from torchship.runs.difference import FirstDifference
@@ -144,7 +145,7 @@ def _panel(
             for side, strong, series in order
         ),
         marker=_marker(across, start),
-        said=f"{name} by {counter or 'step'}: {len(curves)} runs.{last}",
+        said=f"{name} by {counter or 'step'}: {counted(len(curves), 'run')}.{last}",
     )
 
 

@@ -14,6 +14,7 @@ from typing import Any
 import msgspec
 
 from torchship import canonical
+from torchship.amounts import counted
 from torchship.errors import RecordError
 from torchship.runs import typed
 from torchship.runs.claims import average, observations, sample_deviation, tolerance
@@ -170,7 +171,9 @@ def _check_claim(claim: Claim, record: Record, path: str, faults: typed.Faults) 
         return  # noted with its run
     mean, spread = average(present), sample_deviation(present)
     if claim.n != len(values):
-        faults.note(f"{path}.n", f"is {claim.n}, and {len(values)} runs gave {claim.name!a}")
+        faults.note(
+            f"{path}.n", f"is {claim.n}, and {counted(len(values), 'run')} gave {claim.name!a}"
+        )
     if not _agree(claim.mean, mean):
         faults.note(f"{path}.mean", f"is {claim.mean!r}, and the runs give {mean!r}")
     if not _agree(claim.spread, spread):

@@ -126,12 +126,14 @@ def _news(ours: Sequence[Run], author: Record) -> tuple[Sequence[Run], str]:
         count = len(ours) - len(fresh)
         return (
             fresh,
-            f"{count} of {len(ours)} runs have seeds of the author's: only fresh ones count",
+            f"{count} of {len(ours)} runs {'has a seed' if count == 1 else 'have seeds'} of the "
+            "author's: only fresh ones count",
         )
     if other and len(other) < len(ours):
         count = len(ours) - len(other)
         return other, (
-            f"{count} of {len(ours)} runs repeat the author's bit for bit: only the others count"
+            f"{count} of {len(ours)} runs {'repeats' if count == 1 else 'repeat'} the author's bit "
+            "for bit: only the others count"
         )
     return ours, ""
 
