@@ -44,7 +44,9 @@ def main() -> int:
         progress.say(f"{name} is {image.digest}")
         progress.say(f"$ torchship run --engine native {name} -- {' '.join(train)}")
     torchship = Path(sys.executable).with_name("torchship")
-    return subprocess.run([torchship, "run", "--engine", "native", name, "--", *train], check=False).returncode
+    return subprocess.run(
+        [torchship, "run", "--engine", "native", name, "--", *train], check=False
+    ).returncode
 
 
 def build(folder: Path, store: Store, progress: Progress) -> tuple[str, Descriptor]:
