@@ -63,6 +63,7 @@ cpus = click.option(
     help="Use at most N cores.",
 )
 memory = click.option("--memory", metavar="BYTES", help="Use at most this much memory, e.g. 4G.")
+platform = click.option("--platform", metavar="OS/ARCH", help="Run this platform of an index.")
 variant = click.option(
     "--variant",
     metavar="NAME",

@@ -16,6 +16,7 @@ from torchship.cli.common import (
     lock_file,
     memory,
     parse_memory,
+    platform,
     variant,
 )
 from torchship.cli.common import run_directory as named_directory
@@ -67,7 +68,7 @@ output = click.option(
 @click.option("--network", is_flag=True, help="Let the program reach the network; recorded.")
 @cpus
 @memory
-@click.option("--platform", metavar="OS/ARCH", help="Run this platform of an index.")
+@platform
 @variant
 @lock_file
 def record(

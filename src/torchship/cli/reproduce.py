@@ -24,6 +24,7 @@ from torchship.cli.common import (
     memory,
     open_store,
     parse_memory,
+    platform,
     variant,
 )
 from torchship.cli.record import output, run_directory
@@ -191,7 +192,7 @@ def publish(
 @click.option("--network", is_flag=True, help="Allow the network, where the author's runs had it.")
 @cpus
 @memory
-@click.option("--platform", metavar="OS/ARCH", help="Run this platform of an index.")
+@platform
 @variant
 @signed_by
 @signed_issuer

@@ -20,6 +20,7 @@ from torchship.cli.common import (
     lock_file,
     memory,
     parse_memory,
+    platform,
     run_directory,
     unusable,
     variant,
@@ -62,7 +63,7 @@ COULD_NOT_START = 125
 @click.option("--network", is_flag=True, help="Let the program reach the network.")
 @cpus
 @memory
-@click.option("--platform", metavar="OS/ARCH", help="Run this platform of an index.")
+@platform
 @variant
 @lock_file
 def run(

@@ -79,9 +79,11 @@ def packages():
     found = {}
     for each in distributions():
         try:
-            found[str(each.metadata["Name"]).lower()] = str(each.version)
-        except Exception:  # noqa: BLE001 (metadata of any age and kind; one less is told)
-            continue
+            name, version = each.metadata["Name"], each.version
+        except (AttributeError, KeyError, OSError, TypeError, ValueError):
+            continue  # no METADATA, or none that can be read: what that is depends on the Python
+        if name:
+            found[str(name).lower()] = str(version)
     return dict(sorted(found.items())[:2000])
 
 
