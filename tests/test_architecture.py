@@ -8,7 +8,7 @@ import pytest
 import torchship
 
 ROOT = Path(torchship.__file__).parent
-FLOW = ("project", "layers", "oci", "engines", "runs", "export")
+FLOW = ("project", "layers", "oci", "engines", "runs", "launch", "export")
 GROUND = {"errors", "digest", "canonical", "platform", "progress", "amounts"}
 # what stands in scripts is never imported: an image's own Python runs it, in a container
 APART = {"templates", "scripts"}

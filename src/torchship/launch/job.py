@@ -1,0 +1,130 @@
+"""What a cluster is asked to run: an image, its command, and the machines that it needs.
+
+A cluster is an engine (`engines.request.Engine`): it is asked to run a request to its end, and
+`runs.recording` makes its record as of any other engine's. A request with an output directory is
+a run, and a job on all of its nodes; one without is a question that is asked inside the image
+(which processor, which torch), and needs one process on one node.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+
+from torchship.engines.request import OUTPUT, Request
+from torchship.errors import UsageError
+from torchship.launch import torchrun
+from torchship.oci.image import Image
+from torchship.oci.reference import Reference
+
+PORT = 29500
+"""Where the nodes find each other, unless told otherwise: torchrun's own default."""
+
+_OUTPUT_VARIABLE = "TORCHSHIP_OUTPUT"
+_LONGEST_NAME = 40  # of 63, so that a cluster can append what makes it unique
+_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shape:
+    """The machines of a job. What is None is left to the cluster.
+
+    ``processes``, ``gpus``, ``cpus``, ``memory`` and ``shared_memory`` are of each node; amounts
+    of memory are in bytes, ``time_limit`` in seconds. ``max_restarts`` is how often torchrun
+    starts its processes anew when one of them dies.
+    """
+
+    nodes: int = 1
+    processes: int = 1
+    gpus: int = 0
+    cpus: int | None = None
+    memory: int | None = None
+    shared_memory: int | None = None
+    time_limit: int | None = None
+    max_restarts: int = 0
+    port: int = PORT
+
+    @property
+    def world(self) -> int:
+        """How many processes there are in all."""
+        return self.nodes * self.processes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    """One job, checked. ``reference`` is the image by digest, as the nodes can pull it.
+
+    ``name`` is a label of DNS (RFC 1123), not unique. ``command`` is the whole argv inside the
+    image, with its entrypoint and with torchrun where the job has more than one process.
+    ``environment`` is set on top of the image's own. ``output`` is where the container has its
+    output directory; None where nothing is to be kept.
+    """
+
+    name: str
+    reference: Reference
+    image: Image
+    command: tuple[str, ...]
+    environment: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    shape: Shape
+    output: str | None = OUTPUT
+
+
+def job(request: Request, *, reference: Reference, shape: Shape) -> Job:
+    """Return the job that answers a request; raise `UsageError` for one that no cluster runs."""
+    image = request.image
+    words = image.entrypoint + (request.command or image.command)
+    _check(request, words)
+    asked = shape if request.output is not None else question(shape)
+    environment = dict(request.environment)
+    if request.output is not None:
+        environment.setdefault(_OUTPUT_VARIABLE, OUTPUT)
+    return Job(
+        name=name(reference),
+        reference=reference,
+        image=image,
+        command=words if asked.world == 1 else torchrun.command(words, asked),
+        environment=environment,
+        shape=asked,
+        output=OUTPUT if request.output is not None else None,
+    )
+
+
+def question(shape: Shape) -> Shape:
+    """Return what a question needs: one process of one node, with what that node has for it."""
+    return Shape(
+        gpus=shape.gpus,
+        cpus=shape.cpus,
+        memory=shape.memory,
+        shared_memory=shape.shared_memory,
+        time_limit=shape.time_limit,
+        port=shape.port,
+    )
+
+
+def name(reference: Reference) -> str:
+    """Return a label of DNS made of an image's name: lower-case letters, digits and hyphens."""
+    last = reference.repository.rpartition("/")[2]
+    label = re.sub(r"[^a-z0-9]+", "-", last.lower())[:_LONGEST_NAME].strip("-")
+    if not label:
+        return "torchship"
+    return label if label[0].isalpha() else f"run-{label}"
+
+
+def _check(request: Request, words: tuple[str, ...]) -> None:
+    if not words or not words[0]:
+        raise UsageError("the image names no command", hint="give one after `--`")
+    if any("\0" in word for word in words):
+        raise UsageError("the command holds a NUL byte", hint="give another one after `--`")
+    for variable, value in request.environment.items():
+        if not _VARIABLE.fullmatch(variable) or "\0" in value:
+            raise UsageError(
+                f"{variable!r} cannot be set: a variable's name has letters, digits and '_', and "
+                "its value no NUL byte"
+            )
+    if request.mounts or request.interactive or request.tty:
+        raise UsageError(
+            "a job of a cluster has no terminal, and no folders of this machine",
+            hint="bake the data into the image: [[tool.torchship.data]]",
+        )

@@ -1,0 +1,48 @@
+"""The command that starts a program's processes on each node: PyTorch's own ``torchrun``.
+
+Source: torch.distributed.run (its options; each may be given as a variable ``PET_<OPTION>``,
+torch/distributed/argparse_util.py). What is the same on every node stands in the command; what a
+node only learns from its cluster, it is given as variables.
+"""
+
+from __future__ import annotations
+
+import posixpath
+import re
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from torchship.launch.job import Shape
+
+NODE_RANK = "PET_NODE_RANK"
+"""The variable that must hold a node's place among the nodes: 0 for the one that leads."""
+
+HEAD = "PET_MASTER_ADDR"
+"""The variable that must hold the name or address of the node of rank 0, as the others see it."""
+
+PROGRAM = "torchrun"
+
+_PYTHON = re.compile(r"python(?:3(?:\.[0-9]+)?)?")
+
+
+def command(words: tuple[str, ...], shape: Shape) -> tuple[str, ...]:
+    """Return the argv of one node, the same on all of them.
+
+    ``python main.py`` becomes ``torchrun ... main.py``, ``python -m package`` ``torchrun ... -m
+    package``; any other program is started as it is, with torchrun's variables. A command that
+    is torchrun's already keeps its options, which count where they say something else.
+    """
+    options = (
+        f"--nnodes={shape.nodes}",
+        f"--nproc-per-node={shape.processes}",
+        f"--max-restarts={shape.max_restarts}",
+        f"--master-port={shape.port}",
+    )
+    first, rest = words[0], words[1:]
+    if posixpath.basename(first) == PROGRAM:
+        return (first, *options, *rest)
+    if _PYTHON.fullmatch(posixpath.basename(first)) and rest:
+        rest = rest[1:] if rest[0] == "-u" else rest  # torchrun starts Python unbuffered anyway
+        if rest and (rest[0] == "-m" or not rest[0].startswith("-")):
+            return (PROGRAM, *options, *rest)
+    return (PROGRAM, *options, "--no-python", *words)
