@@ -30,6 +30,7 @@ _COMMANDS = {
     "run": ("run",),
     "record": ("record",),
     "reproduce": ("publish", "reproduce", "compare"),
+    "launch": ("launch",),
     "report": ("report",),
     "images": ("images", "inspect", "tag", "rmi", "prune", "save", "load"),
     "export": ("sbom", "crate"),

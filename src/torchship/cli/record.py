@@ -103,7 +103,7 @@ def record(
     from torchship.runs.recording import record as recorded
     from torchship.runs.statement import encode
 
-    chosen = _seeds(seeds)
+    chosen = parse_seeds(seeds)
     limit = parse_memory(memory)
     options = Options.parse(
         engine, gpus, platform, variant, lock_file, variables={}, command=command
@@ -137,7 +137,7 @@ def record(
                 gpus=ready.gpus,
                 stdout=2,
             ),
-            seeds=_planned(chosen, count, seeded=stated.seed is not None),
+            seeds=planned(chosen, count, seeded=stated.seed is not None),
             profile="strict" if strict else "default",
             repeat=repeat,
             name=ready.name,
@@ -154,12 +154,13 @@ def record(
         )
     check(made, stated, folder)
     folder.record.write_bytes(encode(made))
-    _show(made)
+    show(made)
     click.echo(f"report: {drawn(folder.path)}", err=True)
     click.echo(folder.record)
 
 
-def _seeds(text: str | None) -> tuple[int, ...]:
+def parse_seeds(text: str | None) -> tuple[int, ...]:
+    """Read a list of different whole numbers; raise `UsageError`."""
     if text is None:
         return ()
     try:
@@ -171,7 +172,8 @@ def _seeds(text: str | None) -> tuple[int, ...]:
     return found
 
 
-def _planned(chosen: tuple[int, ...], count: int, *, seeded: bool) -> tuple[int | None, ...]:
+def planned(chosen: tuple[int, ...], count: int, *, seeded: bool) -> tuple[int | None, ...]:
+    """Return the seeds of so many runs, or the chosen ones; None for a run without one."""
     if chosen:
         return chosen
     return tuple(range(1, count + 1)) if seeded else (None,) * count
@@ -192,7 +194,7 @@ def run_directory(output: Path | None, image: Digest) -> RecordDirectory:
     return RecordDirectory.create(Path(PARENT), image, datetime.now(UTC))
 
 
-def _show(made: Record) -> None:
+def show(made: Record) -> None:
     """Tell what a record claims, and whether the program is deterministic here."""
     from torchship.amounts import counted
     from torchship.runs.wording import number

@@ -95,7 +95,7 @@ def run(
     if tty and not (sys.stdin.isatty() and sys.stdout.isatty()):
         raise UsageError("the input device is not a terminal", hint="leave out -t")
     parsed_mounts = tuple(Mount.parse(text) for text in mounts)
-    variables = dict(_variable(text) for text in environment)
+    variables = dict(parse_variable(text) for text in environment)
     limit = parse_memory(memory)
     options = Options.parse(
         engine, gpus, platform, variant, lock_file, variables=variables, command=command
@@ -162,7 +162,8 @@ def _run_directory(output: Path | None, image: Descriptor) -> RunDirectory:
     return RunDirectory.create(Path(PARENT), image.digest, datetime.now(UTC))
 
 
-def _variable(text: str) -> tuple[str, str]:
+def parse_variable(text: str) -> tuple[str, str]:
+    """Read ``NAME=VALUE``; raise `UsageError`."""
     name, equals, value = text.partition("=")
     if not name or not equals:
         raise UsageError(
