@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from torchship.cli.common import example, open_store
+from torchship.display import clean
 
 if TYPE_CHECKING:
     from torchship.oci.describe import ImageDescription
@@ -41,7 +42,8 @@ def report(run: Path, reproducer: Path | None, output: Path | None) -> None:
     if reproducer is None:
         click.echo(drawn(run, output))
     else:
-        click.echo(_draw(read(run), read(reproducer), output or _beside(reproducer)))
+        page = output or _beside(reproducer)
+        click.echo(_draw(read(run), read(reproducer), page, _folder(reproducer)))
 
 
 def drawn(run: Path, output: Path | None = None) -> Path:
@@ -53,14 +55,22 @@ def drawn(run: Path, output: Path | None = None) -> Path:
     from torchship.runs.reproduction import is_reproduction
 
     author = read(run / AUTHOR) if is_reproduction(run) else None
-    return _draw(author, read(run), output or _beside(run))
+    return _draw(author, read(run), output or _beside(run), _folder(run))
 
 
-def _draw(author: Published | None, made: Published, output: Path) -> Path:
+def _draw(author: Published | None, made: Published, output: Path, folder: Path) -> Path:
+    """Write the page; ``folder`` may hold what the runs of ``made`` left."""
+    from torchship.runs.confusion import find
     from torchship.runs.report import render
 
     image = _image((author or made).record)
-    page = render(author, made, image=image) if author else render(made, image=image)
+    found = find(folder, made.record)
+    for fault in found.faults if found else ():
+        click.echo(clean(f"the report does not show {fault}"), err=True)
+    if author is None:
+        page = render(made, image=image, confusion=found)
+    else:
+        page = render(author, made, image=image, confusion=found)
     output.write_text(page, encoding="utf-8", newline="\n")
     return output
 
@@ -69,6 +79,10 @@ def _beside(run: Path) -> Path:
     from torchship.runs.report import FILE
 
     return run / FILE if run.is_dir() else run.with_suffix(".html")
+
+
+def _folder(run: Path) -> Path:
+    return run if run.is_dir() else run.parent
 
 
 def _image(record: Record) -> ImageDescription | None:

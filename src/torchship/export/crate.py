@@ -24,6 +24,7 @@ from torchship.export.provenance import action_id, described, links
 from torchship.runs import typed
 from torchship.runs.publishing import FILE, Published, read
 from torchship.runs.record import Record, Run
+from torchship.runs.run import folder_of
 
 METADATA = "ro-crate-metadata.json"
 """RO-Crate 1.1, "RO-Crate Metadata File": the name that makes a folder a crate."""
@@ -206,9 +207,7 @@ def _beside(path: Path) -> Iterator[CrateFile]:
 
 def _of_run(path: Path, record: Record, run: Run, place: int) -> Iterator[CrateFile]:
     """Yield a run's log and its outputs, each of which must be what the record says."""
-    folder = path
-    if not (path / "output").is_dir():
-        folder = path / (f"run-{place}" if run.seed is None else f"seed-{run.seed}")
+    folder = folder_of(path, run.seed, place)
     below = "" if folder == path else f"{folder.name}/"
     of_run = f"run {place} of {len(record.runs)}"
     log = folder / _LOG

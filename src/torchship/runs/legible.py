@@ -65,6 +65,17 @@ def signed(value: float | None) -> str:
     return number(value) if not value or value < 0 else f"+{number(value)}"
 
 
+def percent(share: float | None) -> str:
+    """Write a share in percent; only what is all, or nothing, is 100 or 0."""
+    if share is None:
+        return ""
+    if share in (0, 1):
+        return f"{100 * share:.0f}%"
+    if share > 0.9995:
+        return "> 99.9%"
+    return "< 0.1%" if share < 0.0005 else f"{100 * share:.1f}%"
+
+
 def duration(seconds: float) -> str:
     """Write how long something took, in the unit that people would use."""
     if seconds < 100:

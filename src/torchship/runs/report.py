@@ -21,9 +21,11 @@ from torchship.oci.describe import ImageDescription
 from torchship.runs import legible
 from torchship.runs.claim_figure import ClaimFigure, claim_figure
 from torchship.runs.claims import observations
+from torchship.runs.confusion import Found
 from torchship.runs.contents import ImageContents, contents
 from torchship.runs.difference import environment, first_difference
 from torchship.runs.judgement import BEYOND_CHANCE, WITHIN_CHANCE, Judgement, Level
+from torchship.runs.matrix import Matrix, laid_out
 from torchship.runs.panels import compared_seed, gap_panel, panels
 from torchship.runs.passages import (
     NO_TEST,
@@ -47,6 +49,7 @@ FILE = "report.html"
 
 MOST_CLAIMS = 24
 MOST_FACTS = 150
+MOST_FAULTS = 3
 ONE_SIDED = "CPU features on one side only"  # says nothing of a single record
 
 _TEMPLATES = Path(__file__).parent / "templates"
@@ -68,12 +71,27 @@ class ClaimPart:
     """What runs that repeat the author's gave, each by its seed."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConfusionPart:
+    """What the page says of a classifier's mistakes: ``whose`` they are, of ``count`` runs."""
+
+    whose: str
+    matrix: Matrix | None
+    count: int
+    faults: tuple[str, ...]
+
+
 def render(
-    author: Published, here: Published | None = None, *, image: ImageDescription | None = None
+    author: Published,
+    here: Published | None = None,
+    *,
+    image: ImageDescription | None = None,
+    confusion: Found | None = None,
 ) -> str:
     """Return the page of one record, or of a reproduction judged by its author's record.
 
-    ``image`` is the one that ran, where it is at hand: its layers are shown.
+    ``image`` is the one that ran, where it is at hand: its layers are shown. ``confusion`` is
+    what the runs of the last record left.
     """
     theirs, ours = author.record, here.record if here else None
     verdict = compare(theirs, ours) if ours else None
@@ -101,6 +119,7 @@ def render(
         rows=run_rows(theirs, ours),
         commands=commands(theirs, ours),
         image=contents(image) if image else None,
+        confusion=_confusion(confusion, compared=here is not None) if confusion else None,
         torchship=__version__,
     )
 
@@ -137,6 +156,17 @@ def _part(
         t_near=quantile(WITHIN_CHANCE, df) if df else None,
         t_far=quantile(BEYOND_CHANCE, df) if df else None,
         t_tolerance=quantile(WITHIN_CHANCE, claim.n - 1) if claim.n > 1 else None,
+    )
+
+
+def _confusion(found: Found, *, compared: bool) -> ConfusionPart:
+    seed = found.run.seed if found.run else None
+    whose = "the run" if seed is None else f"the run with seed {seed}"
+    return ConfusionPart(
+        whose=f"{whose} here" if compared else whose,
+        matrix=laid_out(found.confusion) if found.confusion else None,
+        count=found.count,
+        faults=found.faults[:MOST_FAULTS],
     )
 
 
@@ -187,6 +217,7 @@ def _is_digest(text: str) -> bool:
 _FILTERS: Mapping[str, object] = {
     "number": legible.number,
     "signed": legible.signed,
+    "percent": legible.percent,
     "duration": legible.duration,
     "size": amounts.size,
     "counted": amounts.counted,

@@ -24,6 +24,7 @@ from torchship.digest import Digest
 from torchship.errors import StoreError, UsageError
 
 PARENT = "runs"
+OUTPUT = "output"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,7 +38,7 @@ class RunDirectory:
     def create(cls, parent: Path, image: Digest, now: datetime) -> RunDirectory:
         """Make ``<UTC time>-<short digest>`` below ``parent``; a second one in a second gets -2."""
         path = _fresh(parent, image, now)
-        _make(path / "output")
+        _make(path / OUTPUT)
         return cls(path=path)
 
     @classmethod
@@ -45,7 +46,7 @@ class RunDirectory:
         """Use a folder that the user named; it may exist, but must be empty."""
         check(path)
         made = not path.exists()
-        _make(path / "output")
+        _make(path / OUTPUT)
         return cls(path=path, made=made)
 
     def discard(self) -> None:
@@ -60,7 +61,7 @@ class RunDirectory:
     @property
     def output(self) -> Path:
         """What the program writes: ``/output`` in the container."""
-        return self.path / "output"
+        return self.path / OUTPUT
 
     @property
     def log(self) -> Path:
@@ -93,7 +94,7 @@ class RecordDirectory:
 
     def run(self, seed: int | None, place: int) -> RunDirectory:
         """Make the directory of one run: by its seed, or by its place where it has none."""
-        return RunDirectory.at(self.path / (f"run-{place}" if seed is None else f"seed-{seed}"))
+        return RunDirectory.at(self.path / _name(seed, place))
 
     def repeat(self) -> RunDirectory:
         """Make the directory of the first seed's second run."""
@@ -103,6 +104,18 @@ class RecordDirectory:
     def record(self) -> Path:
         """The record of all runs."""
         return self.path / "record.json"
+
+
+def folder_of(path: Path, seed: int | None, place: int) -> Path:
+    """Return where one run's files are, in a directory of one run or of several.
+
+    ``place`` is the run's, from 1, among those of the record. The folder need not be there.
+    """
+    return path if (path / OUTPUT).is_dir() else path / _name(seed, place)
+
+
+def _name(seed: int | None, place: int) -> str:
+    return f"run-{place}" if seed is None else f"seed-{seed}"
 
 
 def check(path: Path) -> None:
