@@ -2,25 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from torchship.cli.common import (
-    cpus,
-    engine,
-    example,
-    gpus,
-    lock_file,
-    memory,
-    parse_memory,
-    platform,
-    variant,
-)
+from torchship.cli.common import example
 from torchship.cli.common import run_directory as named_directory
-from torchship.cli.target import Options, prepare
+from torchship.cli.target import Options, prepare, run_options
 from torchship.display import clean
 from torchship.errors import UsageError
 
@@ -62,15 +53,8 @@ output = click.option(
     show_default=True,
     help="Run the first seed once more, to learn whether it gives the same bits.",
 )
-@engine
-@gpus
 @output
-@click.option("--network", is_flag=True, help="Let the program reach the network; recorded.")
-@cpus
-@memory
-@platform
-@variant
-@lock_file
+@run_options(network="Let the program reach the network; recorded.")
 def record(
     target: str,
     command: tuple[str, ...],
@@ -78,15 +62,8 @@ def record(
     seeds: str | None,
     strict: bool,
     repeat: bool,
-    engine: str,
-    gpus: str,
     output: Path | None,
-    network: bool,
-    cpus: float | None,
-    memory: str | None,
-    platform: str | None,
-    variant: str | None,
-    lock_file: Path | None,
+    options: Options,
 ) -> None:
     """Run an image with several seeds and write down what it gave, to be published with it.
 
@@ -104,10 +81,7 @@ def record(
     from torchship.runs.statement import encode
 
     chosen = parse_seeds(seeds)
-    limit = parse_memory(memory)
-    options = Options.parse(
-        engine, gpus, platform, variant, lock_file, variables={}, command=command
-    )
+    options = replace(options, command=command)
     with display() as progress:
         ready = prepare(target, options, progress)
         stated = declared(ready.image)
@@ -122,7 +96,7 @@ def record(
                 "where it seeds itself, all runs are the same one"
             )
         folder = run_directory(output, ready.image.descriptor.digest)
-        processors = int(cpus) if cpus else _processors()
+        processors = int(options.processors) if options.processors else _processors()
         architecture = options.platform.architecture
         plan = Plan(
             request=Request(
@@ -131,9 +105,9 @@ def record(
                 environment=strictly(processors=processors, architecture=architecture)
                 if strict
                 else {},
-                network=network,
-                processors=cpus,
-                memory=limit,
+                network=options.network,
+                processors=options.processors,
+                memory=options.memory,
                 gpus=ready.gpus,
                 stdout=2,
             ),

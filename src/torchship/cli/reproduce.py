@@ -17,15 +17,8 @@ import click
 from torchship.cli.common import (
     choice,
     complain,
-    cpus,
-    engine,
     example,
-    gpus,
-    memory,
     open_store,
-    parse_memory,
-    platform,
-    variant,
 )
 from torchship.cli.record import output, run_directory
 from torchship.cli.signing import (
@@ -37,7 +30,7 @@ from torchship.cli.signing import (
     signed_issuer,
     trust_config,
 )
-from torchship.cli.target import Options, prepare
+from torchship.cli.target import Options, prepare, run_options
 from torchship.display import clean
 from torchship.errors import ImageNotFound, RecordError, TorchshipError, UsageError
 
@@ -186,14 +179,8 @@ def publish(
     type=click.Path(path_type=Path, exists=True),
     help="Judge by this record, not by the newest of several runs that is attached.",
 )
-@engine
-@gpus
 @output
-@click.option("--network", is_flag=True, help="Allow the network, where the author's runs had it.")
-@cpus
-@memory
-@platform
-@variant
+@run_options(network="Allow the network, where the author's runs had it.", lock=False)
 @signed_by
 @signed_issuer
 @trust_config
@@ -202,14 +189,8 @@ def reproduce(
     reference: str,
     count: int,
     record_file: Path | None,
-    engine: str,
-    gpus: str,
     output: Path | None,
-    network: bool,
-    cpus: float | None,
-    memory: str | None,
-    platform: str | None,
-    variant: str | None,
+    options: Options,
     signed_by: str | None,
     signed_issuer: str | None,
     trust_config: Path | None,
@@ -227,12 +208,10 @@ def reproduce(
     from torchship.runs.verdict import compare as judged
     from torchship.runs.wording import document
 
-    limit = parse_memory(memory)
-    options = Options.parse(engine, gpus, platform, variant, None, variables={})
     wanted = Wanted.parse(signed_by, signed_issuer, trust_config)
     try:
         author, made, folder = _reproduced(
-            reference, count, record_file, options, output, network, cpus, limit, wanted
+            reference, options, wanted, runs=count, record_file=record_file, output=output
         )
     except UsageError:
         raise
@@ -255,14 +234,12 @@ def reproduce(
 
 def _reproduced(
     reference: str,
-    count: int,
-    record_file: Path | None,
     options: Options,
-    output: Path | None,
-    network: bool,
-    cpus: float | None,
-    memory: int | None,
     wanted: Wanted,
+    *,
+    runs: int,
+    record_file: Path | None,
+    output: Path | None,
 ) -> tuple[Record, Record, RecordDirectory]:
     """Pull, say what to expect, run; return the author's record and one of the runs."""
     from torchship.display import display
@@ -283,9 +260,9 @@ def _reproduced(
         asked = reproducing.request(
             published.record,
             ready.image,
-            network=network,
-            processors=cpus,
-            memory=memory,
+            network=options.network,
+            processors=options.processors,
+            memory=options.memory,
             gpus=ready.gpus,
         )
         for sentence in expectation(published.record, facts(asked, ready.engine, data=())):
@@ -295,7 +272,7 @@ def _reproduced(
             published,
             asked,
             ready.engine,
-            runs=count,
+            runs=runs,
             name=reference,
             index=top.digest,
             directory=folder,

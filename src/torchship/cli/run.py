@@ -5,27 +5,15 @@ from __future__ import annotations
 import signal
 import sys
 from contextlib import suppress
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from torchship.cli.common import (
-    complain,
-    cpus,
-    engine,
-    example,
-    gpus,
-    lock_file,
-    memory,
-    parse_memory,
-    platform,
-    run_directory,
-    unusable,
-    variant,
-)
-from torchship.cli.target import Options, prepare
+from torchship.cli.common import complain, example, run_directory, unusable
+from torchship.cli.target import Options, prepare, run_options
 from torchship.errors import MetricsError, TorchshipError, UsageError
 
 if TYPE_CHECKING:
@@ -45,8 +33,6 @@ COULD_NOT_START = 125
 )
 @click.argument("target")
 @click.argument("command", nargs=-1, type=click.UNPROCESSED)
-@engine
-@gpus
 @click.option(
     "-o",
     "--output",
@@ -60,28 +46,16 @@ COULD_NOT_START = 125
 )
 @click.option("-i", "--interactive", is_flag=True, help="Keep standard input open.")
 @click.option("-t", "--tty", is_flag=True, help="Give the program a terminal.")
-@click.option("--network", is_flag=True, help="Let the program reach the network.")
-@cpus
-@memory
-@platform
-@variant
-@lock_file
+@run_options(network="Let the program reach the network.")
 def run(
     target: str,
     command: tuple[str, ...],
-    engine: str,
-    gpus: str,
     output: Path | None,
     environment: tuple[str, ...],
     mounts: tuple[str, ...],
     interactive: bool,
     tty: bool,
-    network: bool,
-    cpus: float | None,
-    memory: str | None,
-    platform: str | None,
-    variant: str | None,
-    lock_file: Path | None,
+    options: Options,
 ) -> None:
     """Run a project directory (locked and built first) or an image.
 
@@ -96,10 +70,7 @@ def run(
         raise UsageError("the input device is not a terminal", hint="leave out -t")
     parsed_mounts = tuple(Mount.parse(text) for text in mounts)
     variables = dict(parse_variable(text) for text in environment)
-    limit = parse_memory(memory)
-    options = Options.parse(
-        engine, gpus, platform, variant, lock_file, variables=variables, command=command
-    )
+    options = replace(options, command=command, variables=variables)
     try:
         with display() as progress:
             ready = prepare(target, options, progress)
@@ -110,11 +81,11 @@ def run(
             environment=variables,
             mounts=parsed_mounts,
             output=directory.output,
-            network=network,
+            network=options.network,
             interactive=interactive,
             tty=tty,
-            processors=cpus,
-            memory=limit,
+            processors=options.processors,
+            memory=options.memory,
             gpus=ready.gpus,
             log=directory.log,
         )

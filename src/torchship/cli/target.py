@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from functools import partial
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from functools import partial, wraps
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import click
+
+from torchship.cli import common
 from torchship.cli.common import choice, load, open_store
 from torchship.cli.project import built
 from torchship.errors import ImageNotFound, UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Mapping
 
     from torchship.digest import Descriptor
     from torchship.engines.gpu import Decision, Gpus
@@ -23,44 +27,81 @@ if TYPE_CHECKING:
     from torchship.platform import Platform
     from torchship.progress import Progress
 
+Command = Callable[..., None]
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Options:
-    """What chooses how an image is run, as the user gave it, checked."""
+    """How an image is chosen and run, as the user gave it, checked.
+
+    ``processors`` are cores, ``memory`` is bytes; None leaves each unlimited. ``command`` is run
+    in place of the image's own, ``variables`` are added to its environment.
+    """
 
     engine: str
     gpus: Gpus
     platform: Platform
     variant: str | None
-    lock_file: Path | None
-    variables: Mapping[str, str]
+    network: bool
+    processors: float | None
+    memory: int | None
+    lock_file: Path | None = None
     command: tuple[str, ...] = ()
+    variables: Mapping[str, str] = field(default_factory=dict)
 
-    @classmethod
-    def parse(
-        cls,
-        engine: str,
-        gpus: str,
-        platform: str | None,
-        variant: str | None,
-        lock_file: Path | None,
-        *,
-        variables: Mapping[str, str],
-        command: tuple[str, ...] = (),
-    ) -> Options:
-        """Read the options' texts; raise `UsageError`."""
-        from torchship.engines.gpu import Gpus
-        from torchship.platform import Platform
 
-        return cls(
-            engine=engine,
-            gpus=Gpus.parse(gpus),
-            platform=Platform.parse(platform) if platform else Platform.host(),
-            variant=variant,
-            lock_file=lock_file,
-            variables=variables,
-            command=command,
-        )
+def run_options(*, network: str, lock: bool = True) -> Callable[[Command], Command]:
+    """Give a command the options of how an image is run; it takes them as one `Options`.
+
+    ``network`` is the help of ``--network``; ``lock`` adds ``--lock``, where TARGET may be a
+    directory. Raises `UsageError`, before the command begins, for what cannot be read.
+    """
+    stack = [
+        common.engine,
+        common.gpus,
+        click.option("--network", is_flag=True, help=network),
+        common.cpus,
+        common.memory,
+        common.platform,
+        common.variant,
+        *([common.lock_file] if lock else []),
+    ]
+
+    def decorate(command: Command) -> Command:
+        @wraps(command)
+        def parsed(
+            *,
+            engine: str,
+            gpus: str,
+            network: bool,
+            cpus: float | None,
+            memory: str | None,
+            platform: str | None,
+            variant: str | None,
+            lock_file: Path | None = None,
+            **others: object,
+        ) -> None:
+            # imported here, as everything that a command alone needs: others start without it
+            from torchship.engines.gpu import Gpus
+            from torchship.platform import Platform
+
+            options = Options(
+                engine=engine,
+                gpus=Gpus.parse(gpus),
+                platform=Platform.parse(platform) if platform else Platform.host(),
+                variant=variant,
+                network=network,
+                processors=cpus,
+                memory=common.parse_memory(memory),
+                lock_file=lock_file,
+            )
+            command(options=options, **others)
+
+        for option in reversed(stack):
+            parsed = option(parsed)
+        return parsed
+
+    return decorate
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
