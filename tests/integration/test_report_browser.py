@@ -17,6 +17,8 @@ from pathlib import Path
 import pytest
 from tests.integration.registry import require
 from tests.runs.records import accuracies, whole
+from tests.runs.test_confusion import left, misread, written
+from tests.runs.test_confusion import page as confused
 from tests.runs.test_report import CASES, FIVE, curved, described, hostile, page, record
 
 pytestmark = pytest.mark.engine
@@ -120,6 +122,32 @@ def test_a_strangers_words_do_nothing(show):
     assert int(measured[1]) <= PHONE
     assert int(measured[2]) == 0
     assert "BIT-IDENTICAL" in found
+
+
+@pytest.mark.parametrize("width", [PHONE, DESK])
+@pytest.mark.parametrize(
+    "labels",
+    [tuple("0123456789"), tuple(f"automobile {n}" for n in range(100))],
+    ids=["ten", "hundred"],
+)
+def test_mistakes_fit_the_screen_and_their_pictures_are_seen(show, tmp_path, labels, width):
+    """A matrix takes the width that there is, and the browser draws every misread example."""
+    size = len(labels)
+    matrix = [[1234 if a == b else (a + b) % 3 for a in range(size)] for b in range(size)]
+    document = written(labels=labels, matrix=matrix, misread=[misread(0, 1)] * 40)
+    source = confused(tmp_path, left(tmp_path, document))
+    measure = (
+        "onload = () => { const d = document.querySelector('iframe').contentDocument;"
+        "const drawn = [...d.images].filter(i => i.complete && i.naturalWidth === 2);"
+        "const matrix = d.querySelector('.matrix, .cells svg').getBoundingClientRect();"
+        "document.title = JSON.stringify("
+        "[d.documentElement.scrollWidth, matrix.right, drawn.length, d.images.length]) }"
+    )
+    frame = re.sub(r"<script>.*</script>", f"<script>{measure}</script>", in_frame(source, width))
+    found = re.search(r"<title>\[([\d.]+),([\d.]+),(\d+),(\d+)\]", show(frame, "--dump-dom"))
+    assert float(found[1]) <= width
+    assert float(found[2]) <= width
+    assert (found[3], found[4]) == ("40", "40")
 
 
 def test_the_page_follows_the_colour_scheme(show, tmp_path):

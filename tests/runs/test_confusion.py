@@ -40,7 +40,7 @@ def misread(label: int = 0, predicted: int = 1, **changes: object) -> dict[str, 
 
 
 def written(**changes: object) -> dict[str, object]:
-    """Return a confusion of three labels: 17 of 20 were read right."""
+    """Return a confusion of three labels: 17 of 20 were classified right."""
     found = {
         "labels": ["cat", "dog", "cow"],
         "matrix": [[6, 2, 0], [1, 7, 0], [0, 0, 4]],
@@ -159,7 +159,7 @@ def test_a_link_is_not_followed(tmp_path):
 
 
 def test_a_folder_in_its_place_is_said(tmp_path):
-    """A name that cannot be read as a file is a fault, and no traceback."""
+    """A name that cannot be taken for a file is a fault, and no traceback."""
     (tmp_path / FILE).mkdir()
     with pytest.raises(MetricsError, match="cannot be read"):
         read(tmp_path / FILE, Digest.of(b""), FILE)
@@ -168,11 +168,11 @@ def test_a_folder_in_its_place_is_said(tmp_path):
 # -- the page
 
 
-def test_the_table_says_what_was_read_as_what(tmp_path):
+def test_the_table_says_what_was_taken_for_what(tmp_path):
     """Every count is there, with how much of each label was right, and the frequent mistakes."""
     source = page(tmp_path, left(tmp_path, written()))
     read = Reader(source)
-    assert "17 of 20 examples were read right, and 3 were not." in read.text
+    assert "17 of 20 examples were classified right, and 3 were not." in read.text
     table = re.search(r'<table class="matrix">.*?</table>', source, re.S)[0]
     rows = re.findall(r'<tr><th scope="row">(.*?)</th>(.*)</tr>', table)
     cells = [(label, *re.findall(r"<td[^>]*>(.*?)</td>", row)) for label, row in rows]
@@ -181,7 +181,7 @@ def test_the_table_says_what_was_read_as_what(tmp_path):
         ("dog", "1", "7", "", "87.5%"),
         ("cow", "", "", "4", "100%"),
     ]
-    assert "cat read as dog, 2 times; dog read as cat, 1 time." in read.text
+    assert "cat taken for dog, 2 times; dog taken for cat, 1 time." in read.text
     assert "This is the run with seed 1." in read.text
     assert 'class="e5">2<' in source
     assert 'class="e4">1<' in source
@@ -201,8 +201,8 @@ def test_a_misread_example_is_a_picture(tmp_path):
     )
     policy = next(value for _, name, value in found.attributes if name == "content")
     assert "; img-src data:; " in policy
-    assert "cat read as dog 75.0%" in found.text
-    assert "dog read as cat 100%" in found.text
+    assert "cat taken for dog 75.0%" in found.text
+    assert "dog taken for cat 100%" in found.text
     assert ("img", "alt", "Example 7") in found.attributes
     assert not re.search(r"https?:|url\(|@import", source)
 
@@ -242,14 +242,17 @@ def test_many_labels_are_a_picture_of_cells(tmp_path):
     source = page(tmp_path, left(tmp_path, {"labels": labels, "matrix": matrix}))
     assert 'class="matrix' not in source
     assert source.count('class="right" x=') == 100
-    assert "label 1 read as label 6, 6 times" in Reader(source).text
+    assert "label 1 taken for label 6, 6 times" in Reader(source).text
     assert len(source) < 1_000_000
 
 
 def test_nothing_was_counted(tmp_path):
     """A matrix of zeros, and a label without examples, are drawn like any other."""
     zeros = written(matrix=[[0] * 3] * 3, misread=[])
-    assert "0 of 0 examples were read right." in Reader(page(tmp_path, left(tmp_path, zeros))).text
+    assert (
+        "0 of 0 examples were classified right."
+        in Reader(page(tmp_path, left(tmp_path, zeros))).text
+    )
 
 
 def test_labels_are_a_strangers_text(tmp_path):

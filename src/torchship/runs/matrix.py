@@ -15,6 +15,9 @@ from torchship.runs.picture import data_uri
 MOST_COLUMNS = 20
 """Labels that a table with numbers has room for."""
 
+SHORT = 3
+"""Letters of a label that is no longer than the numbers below it."""
+
 MOST_PAIRS = 8
 LEVELS = 5
 
@@ -79,6 +82,11 @@ class Matrix:
     def wrong(self) -> int:
         """How many examples were misread."""
         return self.total - self.right
+
+    @property
+    def has_words(self) -> bool:
+        """Tell whether labels are too long to stand side by side above their columns."""
+        return any(len(label) > SHORT for label in self.labels)
 
     @property
     def is_table(self) -> bool:
