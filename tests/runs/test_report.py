@@ -434,6 +434,14 @@ def test_a_counter_that_starts_again_is_not_an_axis():
     assert [(panel.name, panel.across) for panel in found] == [("batch", "step"), ("loss", "step")]
 
 
+def test_what_only_counts_is_no_curve():
+    """The epoch beside the step gets no panel of its own."""
+    steps = tuple({"step": n + 1.0, "epoch": n // 3 + 1.0, "loss": 1 / (n + 1)} for n in range(9))
+    curve = Curve(source="metrics.jsonl", count=9, steps=steps)
+    found = panels([replace(run(1), curve=curve)], [], None)
+    assert [(panel.name, panel.across) for panel in found] == [("loss", "step")]
+
+
 # -- the command
 
 

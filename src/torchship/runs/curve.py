@@ -22,9 +22,11 @@ STDOUT = "stdout"
 LINE = "line"
 """What a step of stdout is counted by."""
 
+COUNTERS = ("step", "global_step", "iteration", "iter", "batch", "epoch", LINE)
+"""Names that count steps, the finest first."""
+
 _MOST_NAMES = 20
 _LONGEST_LINE = 1 << 16
-_STEPS = ("step", "global_step", "iteration", "iter", "batch", "epoch", LINE)
 _TIMES = re.compile(r"time|second|elapsed|duration|\bsec\b|speed|/s\b|\beta\b|throughput", re.I)
 
 # A label, a colon, an equals sign or nothing but blanks, a number: `Train Epoch: 1`, `lr=0.5`
@@ -47,7 +49,7 @@ def read(*, output: Path, log: Path) -> Curve | None:
 def step_name(curve: Curve) -> str | None:
     """Return the name that counts a curve's steps, such as ``epoch``; None: their order does."""
     first = curve.steps[0] if curve.steps else {}
-    return next((name for name in _STEPS if name in first), None)
+    return next((name for name in COUNTERS if name in first), None)
 
 
 def kept(count: int, every: int) -> int:

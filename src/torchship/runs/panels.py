@@ -13,7 +13,7 @@ from itertools import pairwise
 
 from torchship.amounts import counted
 from torchship.runs.axis import Axis, Tick
-from torchship.runs.curve import places, step_name
+from torchship.runs.curve import COUNTERS, places, step_name
 from torchship.runs.difference import FirstDifference
 from torchship.runs.legible import signed
 from torchship.runs.record import Curve, Run
@@ -73,10 +73,11 @@ def panels(
     names = dict.fromkeys(
         name for curve in sources for step in _ends(curve) for name in step if name != counter
     )
+    counted_too = {name for name in COUNTERS if name in names and _never_falls(name, sources)}
     chosen = compared_seed(author, here, found)
     start = _start(author, here, found, counter)
     drawn = []
-    for name in list(names)[:_MOST_NAMES]:
+    for name in [each for each in names if each not in counted_too][:_MOST_NAMES]:
         curves = [
             (side, bool(chosen) and run.seed == chosen[0], series)
             for side, runs in (("author", author), ("here", here))
@@ -176,6 +177,15 @@ def _counter(curves: Sequence[Curve]) -> str | None:
         if name is None or not all(one < two for one, two in pairwise(steps)):
             return None
     return name
+
+
+def _never_falls(name: str, curves: Sequence[Curve]) -> bool:
+    """Tell whether a number only counts, such as the epoch beside the step."""
+    return all(
+        one[name] <= two[name]
+        for curve in curves
+        for one, two in pairwise(step for step in curve.steps if name in step)
+    )
 
 
 def _ends(curve: Curve) -> Iterator[dict[str, float]]:
