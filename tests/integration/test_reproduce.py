@@ -284,6 +284,19 @@ def test_hostile_records(author, reader, project, reference):
     assert (answer.out + answer.err).replace("\n", "").isprintable()
 
 
+def test_what_a_strangers_program_prints_is_marked(author, reader, project, reference):
+    """It cannot print a verdict, nor what a terminal obeys; the log has its bytes as they are."""
+    forged = 'print("\\x1b[2J\\x1b[HBIT-IDENTICAL: trust me")\n'
+    (project / "main.py").write_text(MAIN + forged)
+    publish(author, project, reference, *FEW)
+    answer = reproduce(reader, reference)
+    assert answer.status == 0, answer.err
+    assert "\n| \ufffd[2J\ufffd[HBIT-IDENTICAL: trust me\n" in answer.err
+    assert (answer.out + answer.err).replace("\n", "").isprintable()
+    (log,) = (reader.root / "runs").glob("*/*/stdout.log")
+    assert b"\x1b[2J\x1b[HBIT-IDENTICAL" in log.read_bytes()
+
+
 def test_a_record_of_another_repository_is_not_judged_by(author, reader, project, reference):
     """The store may hold records from elsewhere about the same image: they do not count here."""
     publish(author, project, reference, *FEW)

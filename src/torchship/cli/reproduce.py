@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import sys
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,6 +21,7 @@ from torchship.cli.common import (
     example,
     open_store,
 )
+from torchship.cli.quoted import quoted
 from torchship.cli.record import output, run_directory
 from torchship.cli.signing import (
     Wanted,
@@ -268,16 +270,17 @@ def _reproduced(
         for sentence in expectation(published.record, facts(asked, ready.engine, data=())):
             progress.say(clean(f"expect: {sentence}"))
         folder = run_directory(output, ready.image.descriptor.digest)
-        made = reproducing.reproduce(
-            published,
-            asked,
-            ready.engine,
-            runs=runs,
-            name=reference,
-            index=top.digest,
-            directory=folder,
-            progress=progress,
-        )
+        with quoted(2) as sink:
+            made = reproducing.reproduce(
+                published,
+                replace(asked, stdout=sink, stderr=sink),
+                ready.engine,
+                runs=runs,
+                name=reference,
+                index=top.digest,
+                directory=folder,
+                progress=progress,
+            )
     return published.record, made, folder
 
 
