@@ -53,7 +53,9 @@ _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 )
 @click.option("--cpus", type=click.IntRange(1, 4096), metavar="N", help="Cores of each node.")
 @click.option("--memory", metavar="BYTES", help="Memory of each node, e.g. 64G.")
-@click.option("--shared-memory", metavar="BYTES", help="Memory that processes of a node share, e.g. 8G.")
+@click.option(
+    "--shared-memory", metavar="BYTES", help="Memory that processes of a node share, e.g. 8G."
+)
 @click.option("--time", "time_limit", metavar="TIME", help="Most time: 30m, 12h, 2d, or 1:30:00.")
 @click.option(
     "--max-restarts",
@@ -91,6 +93,21 @@ _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 )
 @click.option("--partition", metavar="NAME", help="Slurm: where the job is queued.")
 @click.option("--account", metavar="NAME", help="Slurm: who is charged.")
+@click.option(
+    "--kind",
+    type=click.Choice(["job", "trainjob"]),
+    help="Kubernetes: an Indexed Job, which every cluster has, or a TrainJob of Kubeflow.",
+)
+@click.option("--namespace", metavar="NAME", help="Kubernetes: else that of the context.")
+@click.option("--context", "context_name", metavar="NAME", help="Kubernetes: one of kubectl's.")
+@click.option(
+    "--pull-secret", metavar="NAME", help="Kubernetes: the Secret with the registry's password."
+)
+@click.option(
+    "--output-claim",
+    metavar="NAME",
+    help="Kubernetes: keep the outputs in this PersistentVolumeClaim as well.",
+)
 @platform
 @variant
 def launch(
@@ -114,6 +131,11 @@ def launch(
     means: str | None,
     partition: str | None,
     account: str | None,
+    kind: str | None,
+    namespace: str | None,
+    context_name: str | None,
+    pull_secret: str | None,
+    output_claim: str | None,
     platform: str | None,
     variant: str | None,
 ) -> None:
@@ -147,6 +169,17 @@ def launch(
     )
     variables = dict(parse_variable(text) for text in environment)
     chosen = parse_seeds(seeds)
+    means_of = Options(
+        means=means,
+        partition=partition,
+        account=account,
+        kind=kind,
+        namespace=namespace,
+        context=context_name,
+        pull_secret=pull_secret,
+        output_claim=output_claim,
+    )
+    means_of.check(on)
     store = open_store()
     with display() as progress:
         found = find(
@@ -158,7 +191,6 @@ def launch(
         request = Request(
             image=found.image, command=command, environment=variables, network=True, stdout=2
         )
-        means_of = Options(means=means, partition=partition, account=account)
         with closing(_cluster(on, found, shape, means_of, store, progress)) as cluster:
             if dry_run:
                 first = replace(request, output=Path("output"))
@@ -208,23 +240,35 @@ class Options:
     means: str | None
     partition: str | None
     account: str | None
+    kind: str | None
+    namespace: str | None
+    context: str | None
+    pull_secret: str | None
+    output_claim: str | None
 
-    def refused(self, on: str) -> None:
+    def check(self, on: str) -> None:
         """Raise `UsageError` for an option that a cluster has no use for."""
-        if on != "slurm":
-            for option, value in (
-                ("--with", self.means),
-                ("--partition", self.partition),
-                ("--account", self.account),
-            ):
-                if value is not None:
-                    raise UsageError(f"{option} is for Slurm, and {on} takes none")
+        slurm = {
+            "--with": self.means,
+            "--partition": self.partition,
+            "--account": self.account,
+        }
+        kubernetes = {
+            "--kind": self.kind,
+            "--namespace": self.namespace,
+            "--context": self.context,
+            "--pull-secret": self.pull_secret,
+            "--output-claim": self.output_claim,
+        }
+        others, whose = (kubernetes, "Kubernetes") if on == "slurm" else (slurm, "Slurm")
+        for option, value in others.items():
+            if value is not None:
+                raise UsageError(f"{option} is for {whose} alone, and this is --on {on}")
 
 
 def _cluster(
     on: str, found: Found, shape: Shape, options: Options, store: Store, progress: Progress
 ) -> Cluster:
-    options.refused(on)
     if on == "slurm":
         from torchship.launch.slurm import Slurm
 
@@ -237,7 +281,17 @@ def _cluster(
             account=options.account,
             progress=progress,
         )
-    raise UsageError("Kubernetes is not there yet")
+    from torchship.launch.kubernetes.cluster import Kubernetes
+    from torchship.launch.kubernetes.settings import Settings
+
+    settings = Settings(
+        kind="trainjob" if options.kind == "trainjob" else "job",
+        namespace=options.namespace,
+        context=options.context,
+        pull_secret=options.pull_secret,
+        output_claim=options.output_claim,
+    )
+    return Kubernetes(found.reference, shape, settings=settings, progress=progress)
 
 
 def parse_time(text: str | None) -> int | None:

@@ -1,0 +1,121 @@
+"""Kubernetes as a cluster: a job created, followed to its end, its output fetched, all deleted."""
+
+from __future__ import annotations
+
+import secrets
+from contextlib import ExitStack
+from types import ModuleType
+
+from torchship.engines.request import Request
+from torchship.errors import EngineError
+from torchship.launch.job import Job, Shape
+from torchship.launch.job import job as job_of
+from torchship.launch.kubernetes import indexed, manifest, trainjob
+from torchship.launch.kubernetes.following import Following
+from torchship.launch.kubernetes.kubectl import Kubectl, not_installed
+from torchship.launch.kubernetes.pod import LABEL
+from torchship.launch.kubernetes.settings import Settings
+from torchship.launch.kubernetes.trouble import NotBegun
+from torchship.launch.signals import interrupting, undisturbed
+from torchship.oci.image import Image
+from torchship.oci.reference import Reference
+from torchship.progress import SILENT, Progress
+
+
+class Kubernetes:
+    """Runs images as jobs of a Kubernetes cluster. Each job has a name of its own there."""
+
+    name = "kubernetes"
+
+    def __init__(
+        self,
+        reference: Reference,
+        shape: Shape,
+        *,
+        settings: Settings | None = None,
+        progress: Progress = SILENT,
+    ) -> None:
+        self._reference = reference
+        self._shape = shape
+        self._settings = settings or Settings()
+        self._settings.check()
+        self._form: ModuleType = trainjob if self._settings.kind == "trainjob" else indexed
+        self._progress = progress
+        self._kubectl = Kubectl(self._settings)
+        self._fault: EngineError | None = None
+
+    def missing(self) -> str | None:
+        """Say in one sentence why the cluster cannot be used from here; None: it can be asked."""
+        return None if self._kubectl.installed else not_installed().message
+
+    def prepare(self, image: Image, *, progress: Progress = SILENT) -> None:
+        """Do nothing: the nodes pull what they lack."""
+
+    def description(self, request: Request) -> str:
+        """Return the job as YAML, for ``kubectl create -f -``; nothing is submitted."""
+        job, name = self._named(request)
+        return manifest.write(self._form.objects(job, name, self._settings))
+
+    def close(self) -> None:
+        """Do nothing: each run has deleted what it made."""
+
+    def run(self, request: Request) -> int:
+        """Run to the end and return the program's exit status: 128 + N after signal N.
+
+        Raises `EngineError` where the program could not be started, `RunError` where the cluster
+        ended it. Whatever happens, the job is deleted.
+        """
+        if self._fault is not None:
+            raise self._fault  # what one job could not have, the next cannot either
+        job, name = self._named(request)
+        with ExitStack() as stack:
+            sinks = [request.stdout]
+            if request.log is not None:
+                sinks.append(stack.enter_context(request.log.open("wb", buffering=0)).fileno())
+            stack.enter_context(interrupting())
+            try:
+                self._create(job, name)
+                return Following(
+                    self._kubectl,
+                    job,
+                    name,
+                    kinds=self._form.KINDS,
+                    container=self._form.CONTAINER,
+                    output=request.output,
+                    sinks=tuple(sinks),
+                    progress=self._progress,
+                ).to_the_end()
+            except NotBegun:
+                raise  # the image's other programs may well be there
+            except EngineError as error:
+                self._fault = error
+                raise
+            finally:
+                with undisturbed():
+                    self._delete(name)
+
+    def _named(self, request: Request) -> tuple[Job, str]:
+        job = job_of(request, reference=self._reference, shape=self._shape)
+        return job, f"{job.name}-{secrets.token_hex(3)}"
+
+    def _create(self, job: Job, name: str) -> None:
+        objects = self._form.objects(job, name, self._settings)
+        self._kubectl.tell("create", "--filename=-", stdin=manifest.write(objects))
+        if job.output is not None:
+            self._progress.say(f"created the job {name} of {_nodes(job.shape)}")
+
+    def _delete(self, name: str) -> None:
+        what = (self._form.MADE, f"--selector={LABEL}={name}")
+        try:
+            self._kubectl.tell("delete", *what, "--ignore-not-found", "--wait=false")
+        except EngineError as error:
+            if self._fault is None:
+                self._progress.say(
+                    f"the job may still be there: {error.message}; "
+                    f"`kubectl delete {' '.join(what)}` deletes it"
+                )
+
+
+def _nodes(shape: Shape) -> str:
+    nodes = "1 node" if shape.nodes == 1 else f"{shape.nodes} nodes"
+    return f"{nodes} with {shape.processes} processes each" if shape.processes > 1 else nodes

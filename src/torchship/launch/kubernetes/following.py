@@ -1,0 +1,184 @@
+"""A job followed from its creation to its end: what becomes of it, what it prints and leaves."""
+
+from __future__ import annotations
+
+import time
+from contextlib import suppress
+from pathlib import Path
+
+from torchship.errors import EngineError
+from torchship.launch.job import Job
+from torchship.launch.kubernetes import output, state, trouble
+from torchship.launch.kubernetes.kubectl import Kubectl, Refused
+from torchship.launch.kubernetes.log import Log, write
+from torchship.launch.kubernetes.pod import LABEL
+from torchship.launch.kubernetes.state import Look, Pod
+from torchship.progress import Progress
+
+_SOON, _LATER = 1.0, 3.0
+"""Seconds between looks at a job: until its program runs, and then."""
+
+_UNHEARD = 15
+"""Seconds without a pod after which the cluster is asked for the events of the job."""
+
+_LAST = 120
+"""Seconds that a job may take to end when the first node has, and its output was fetched."""
+
+_RECONNECTS = 5
+_TAIL = 40  # lines of a failed pod that was not followed
+
+
+class Following:
+    """One job of the cluster, by its name there.
+
+    ``kinds`` are what it consists of, as ``kubectl get`` takes them; ``container`` is the one
+    that runs the program. ``output`` is an empty folder that gets the output of the first node;
+    ``sinks`` are descriptors that get what it prints.
+    """
+
+    def __init__(
+        self,
+        kubectl: Kubectl,
+        job: Job,
+        name: str,
+        *,
+        kinds: str,
+        container: str,
+        output: Path | None,
+        sinks: tuple[int, ...],
+        progress: Progress,
+    ) -> None:
+        self._kubectl = kubectl
+        self._job = job
+        self._name = name
+        self._kinds = kinds
+        self._container = container
+        self._output = output
+        self._sinks = sinks
+        self._progress = progress
+        self._said: set[str] = set()
+        self._log: Log | None = None
+        self._reconnects = 0
+        self._heard = time.monotonic()
+
+    def to_the_end(self) -> int:
+        """Return the exit status; raise what `Kubernetes.run` does."""
+        try:
+            while True:
+                look = self._look()
+                if look.finished:
+                    return self._finished(look)
+                self._tell(look)
+                self._follow(look)
+                if self._log is not None and self._log.ended is not None:
+                    return self._ended(look)
+        finally:
+            if self._log is not None:
+                self._log.close()
+
+    def _look(self) -> Look:
+        listing = self._kubectl.get(self._kinds, f"--selector={LABEL}={self._name}")
+        look = state.read(listing, self._name, self._container)
+        if not look.present:
+            raise EngineError(f"somebody else deleted the job {self._name} from the cluster")
+        return look
+
+    def _tell(self, look: Look) -> None:
+        if error := trouble.waiting(look, self._job):
+            raise error
+        if found := trouble.unscheduled(look):
+            self._say(found)
+        if not look.pods and time.monotonic() - self._heard > _UNHEARD:
+            self._tell_events()
+
+    def _tell_events(self) -> None:
+        """Say why a job has no pods: that is told as an event alone."""
+        self._heard = time.monotonic()
+        selector = f"--field-selector=involvedObject.name={self._name},type=Warning"
+        events: object = []
+        with suppress(Refused):  # not everybody may read them
+            events = self._kubectl.get("events", selector).get("items", [])
+        for event in events[-1:] if isinstance(events, list) else ():
+            message = " ".join(str(event.get("message", "")).split())
+            if "violates PodSecurity" in message:
+                raise EngineError(f"the cluster does not allow the job's pods: {message}")
+            self._say(f"the job has no pods yet: {message}")
+
+    def _say(self, line: str) -> None:
+        if line not in self._said:
+            self._said.add(line)
+            self._progress.say(line)
+
+    def _follow(self, look: Look) -> None:
+        """Pass on what the first node prints, until it is time for another look."""
+        head = look.head
+        if head is None or not head.begun:
+            time.sleep(_SOON)
+            return
+        if self._log is None:
+            self._log = self._log_of(head)
+            if self._job.output is not None:
+                self._say(f"node 0 runs in the pod {head.name}")
+        if not self._log.copy(_LATER):
+            return
+        if self._log.complaint and head.terminated is None:
+            self._reconnects += 1
+            if self._reconnects > _RECONNECTS:
+                raise EngineError(f"the job's log cannot be followed: {self._log.complaint}")
+        time.sleep(_SOON)
+
+    def _log_of(self, pod: Pod) -> Log:
+        return Log(self._kubectl, pod.name, self._container, self._name, self._sinks)
+
+    def _ended(self, look: Look) -> int:
+        """Fetch the output of a program that has ended, and see the job to its end."""
+        assert self._log is not None
+        assert self._log.ended is not None
+        assert look.head is not None
+        status = self._log.ended.status
+        if self._job.output is not None and self._output is not None:
+            task = self._progress.task("fetching the outputs")
+            size = output.fetch(
+                self._kubectl,
+                pod=look.head.name,
+                container=self._container,
+                pid=self._log.ended.pid,
+                source=self._job.output,
+                output=self._output,
+            )
+            task.advance(size)
+            task.finish()
+        until = time.monotonic() + _LAST
+        while time.monotonic() < until:
+            look = self._look()
+            if look.finished:
+                return self._finished(look) or status
+            time.sleep(_SOON)
+        return status
+
+    def _finished(self, look: Look) -> int:
+        head = look.head
+        if self._log is None and head is not None and head.begun:
+            self._log = self._log_of(head)
+        if self._log is not None and self._log.ended is None:
+            self._log.copy(_LATER)
+        if look.complete:
+            return 0
+        if error := trouble.failure(look, self._job, began=self._log is not None):
+            raise error
+        culprit = look.culprit
+        if culprit is None:
+            return 1
+        status = trouble.exit_status(culprit)
+        if culprit.index != 0:
+            self._say(f"node {culprit.index} ended with exit status {status}; it printed last:")
+            for sink in self._sinks:
+                write(sink, self._tail(culprit))
+        return status
+
+    def _tail(self, pod: Pod) -> bytes:
+        arguments = (f"--container={self._container}", f"--tail={_TAIL}", f"pod/{pod.name}")
+        try:
+            return self._kubectl.tell("logs", *arguments).encode()
+        except EngineError as error:
+            return f"(its log is gone: {error.message})\n".encode()
