@@ -19,6 +19,7 @@ __all__ = ["author", "machine", "project", "reader", "reference", "shared"]
 pytestmark = [pytest.mark.network, pytest.mark.engine]
 
 ADA = "ada@example.org"
+EVE = "eve@example.org"
 CYCLONEDX = "application/vnd.cyclonedx+json"
 
 
@@ -59,6 +60,26 @@ def test_a_signed_record_is_verified_before_anything_runs(
     stranger = reader.torchship("reproduce", reference, "--engine", "native")
     assert stranger.status == 4
     assert "signature does not hold" in stranger.out
+
+
+def test_of_several_records_the_one_that_was_asked_for_is_judged_by(
+    author, reader, project, reference, trust
+):
+    """A newer record of somebody else does not stand in the way of the author's."""
+    for folder, who in (("authors", ADA), ("eves", EVE)):
+        made = author.torchship("record", project, *FEW, "--engine", "native", "-o", folder)
+        assert made.status == 0, made.err
+        signing = author.with_environment(**{signature.TOKEN: sigstore.token(who)})
+        command = ("publish", reference, folder, "--sign", "--yes", "--trust-config", trust)
+        published = signing.torchship(*command)
+        assert published.status == 0, published.err
+    command = ("reproduce", reference, "--engine", "native", "--trust-config", trust)
+    answer = reader.torchship(*command, "--signed-by", ADA, "-o", "by-ada")
+    assert answer.status == 0, answer.err
+    assert f"signed by {ADA} " in answer.err and EVE not in answer.err
+    answer = reader.torchship(*command, "--signed-by", EVE, "-o", "by-eve")
+    assert answer.status == 0, answer.err
+    assert f"signed by {EVE} " in answer.err and ADA not in answer.err
 
 
 def test_a_recorded_directory_becomes_a_crate(author, project):

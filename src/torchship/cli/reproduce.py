@@ -256,7 +256,8 @@ def _reproduced(
         if record_file:
             published = publishing.read(record_file)
         else:
-            published = publishing.chosen(ready.store, top, progress, among=listed)
+            serves = wanted.among(ready.store, top, progress)
+            published = publishing.chosen(ready.store, top, progress, among=listed, serves=serves)
         published = publishing.about(published, ready.image.descriptor.digest, top.digest)
         check(ready.store, top, published, wanted, progress)
         asked = reproducing.request(

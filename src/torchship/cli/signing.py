@@ -13,10 +13,13 @@ from torchship.display import clean
 from torchship.errors import SignatureError, UsageError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from torchship.digest import Descriptor
     from torchship.oci.store import Store
     from torchship.progress import Progress
     from torchship.runs.publishing import Published
+    from torchship.runs.signature import Signer
 
 trust_config = click.option(
     "--trust-config",
@@ -57,6 +60,32 @@ class Wanted:
         if issuer and not identity:
             raise UsageError("--signed-issuer goes with --signed-by IDENTITY")
         return cls(identity=identity, issuer=issuer, trusting=trusting)
+
+    def among(
+        self, store: Store, top: Descriptor, progress: Progress
+    ) -> Callable[[Published], bool] | None:
+        """Return what tells whether the one who is asked for signed a record; None: all serve."""
+        if self.identity is None:
+            return None
+        from torchship.runs import signature
+
+        trusted = signature.trust(self.trusting, progress)
+
+        def theirs(published: Published) -> bool:
+            try:
+                bundles = signature.attached(store, top, published.raw)
+                return any(
+                    self.is_by(signature.verify(each, published.raw, trusted=trusted))
+                    for each in bundles
+                )
+            except SignatureError:  # told by `check`, where no record serves
+                return False
+
+        return theirs
+
+    def is_by(self, signer: Signer) -> bool:
+        """Tell whether a signer is the one who is asked for."""
+        return signer.identity == self.identity and self.issuer in (None, signer.issuer)
 
 
 def signed(published: Published, *, trusting: Path | None, agreed: bool) -> bytes:
@@ -113,9 +142,7 @@ def check(
             f"signed by {clean(signer.identity)} (says {clean(signer.issuer)}), "
             f"{signer.when:%Y-%m-%d %H:%M} UTC"
         )
-    if identity and not any(
-        signer.identity == identity and issuer in (None, signer.issuer) for signer in signers
-    ):
+    if identity and not any(wanted.is_by(signer) for signer in signers):
         shown = ", ".join(f"{clean(each.identity)} ({clean(each.issuer)})" for each in signers)
         asked = f"{identity} ({issuer})" if issuer else identity
         raise SignatureError(f"the record is signed by {shown}, and not by {asked}")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -177,18 +177,25 @@ def attached(
 
 
 def chosen(
-    store: Store, top: Descriptor, progress: Progress, *, among: Collection[Digest] | None = None
+    store: Store,
+    top: Descriptor,
+    progress: Progress,
+    *,
+    among: Collection[Digest] | None = None,
+    serves: Callable[[Published], bool] | None = None,
 ) -> Published:
     """Return the record that an image is judged by; raise `RecordError` where there is none.
 
     Of several, the newest that was made of more than one run: a single run has no spread, and
-    takes the place of none that has. Where each is of one run, the newest.
+    takes the place of none that has. Where each is of one run, the newest. Those that ``serves``
+    refuses count only where it refuses all, for the caller to say why.
     """
     found = attached(store, top, among=among)
     if not found:
         raise nothing_attached()
-    several = [each for each in found if len(each.record.runs) > 1]
-    taken = (several or found)[0]
+    serving = [each for each in found if serves is None or serves(each)] or found
+    several = [each for each in serving if len(each.record.runs) > 1]
+    taken = (several or serving)[0]
     if len(found) > 1:
         progress.say(f"{len(found)} records are attached to the image:")
         for each in found:
