@@ -1,0 +1,1 @@
+"""Slurm: an image run as a job of a cluster, by sbatch and srun."""

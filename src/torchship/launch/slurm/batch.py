@@ -1,0 +1,168 @@
+"""The texts of a Slurm job: the script that is submitted, and those of its steps.
+
+Source: ``sbatch(1)``, ``srun(1)``, ``scontrol(1)``. Everything that comes from elsewhere (names,
+commands, variables, paths) is quoted by shlex. What may be secret, the variables that the user
+set, stands in ``start`` alone: a file of the user's own, never an argument.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import shlex
+from collections.abc import Mapping
+from pathlib import Path
+
+from torchship.errors import UsageError
+from torchship.launch import torchrun
+from torchship.launch.job import Job
+from torchship.launch.slurm import containers
+from torchship.launch.slurm.containers import START, Step
+
+BLIND = 72
+"""Exit status of a job whose first node does not see the job's folder."""
+
+_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_SILENCE = 120
+"""Seconds without a sign of torchship's, between two steps, after which a job ends by itself."""
+
+
+def script(job: Job, folder: Path, *, partition: str | None, account: str | None) -> str:
+    """Return what is submitted. It runs the steps that come into ``folder``."""
+    shape = job.shape
+    options = {
+        "job-name": job.name,
+        "nodes": shape.nodes,
+        "ntasks-per-node": 1,
+        "cpus-per-task": shape.cpus,
+        "mem": None if shape.memory is None else f"{math.ceil(shape.memory / (1 << 20))}M",
+        "gres": f"gpu:{shape.gpus}" if shape.gpus else None,
+        "time": None if shape.time_limit is None else _time(shape.time_limit),
+        "partition": partition,
+        "account": account,
+        "output": "/dev/null",
+        "chdir": "/",
+        "export": "PATH,HOME,USER,LOGNAME",
+    }
+    given = [f"#SBATCH --{name}={value}" for name, value in options.items() if value is not None]
+    return _SCRIPT.format(
+        options="\n".join((*given, "#SBATCH --no-requeue")),
+        folder=shlex.quote(str(folder)),
+        blind=BLIND,
+        tries=_SILENCE * 5,
+    )
+
+
+_SCRIPT = """\
+#!/bin/bash
+{options}
+
+cd {folder} || exit {blind}
+
+# torchship hands over one step after another: a run, or a question to the image. It writes into
+# `order` how many there are, and signs of life: a job that nobody waits for ends by itself.
+done=0 silent=0 last=
+while [ "$silent" -lt {tries} ]; do
+    read -r steps pulse <order
+    if [ "$steps" = end ]; then
+        exit 0
+    elif [ "$done" -lt "$steps" ]; then
+        done=$((done + 1)) silent=0
+        bash "step-$done/run" >"step-$done/srun.log" 2>&1
+        echo "$?" >"step-$done/status"
+    elif [ "$pulse" = "$last" ]; then
+        silent=$((silent + 1))
+        sleep 0.2
+    else
+        last=$pulse silent=0
+    fi
+done
+"""
+
+
+def run(step: Step, means: str, *, places: tuple[Path, ...]) -> str:
+    """Return the bash that runs one step; it is refused where a node does not see a place."""
+    nodes, cpus = step.job.shape.nodes, step.job.shape.cpus
+    srun = f"srun --nodes={nodes} --ntasks={nodes} --ntasks-per-node=1 --mpi=none"
+    # sbatch's own is not inherited (Slurm 22.05, "RELEASE NOTES")
+    srun += f" --cpus-per-task={cpus}" if cpus else ""
+    lines = [f"cd {shlex.quote(str(step.folder))} || exit {BLIND}"]
+    if places:
+        seen = " ".join(shlex.quote(str(place)) for place in places)
+        lines.append(f"{srun} bash {shlex.quote(str(step.folder / 'see'))} {seen} || exit")
+    if places and (fetch := containers.fetching(step.job, means)) is not None:
+        one = "srun --nodes=1 --ntasks=1 --mpi=none" if means == "apptainer" else srun
+        lines.append(f"{one} bash -c {shlex.quote(fetch)} || {{ touch unfetched; exit 1; }}")
+    lines += [
+        # the name or address by which Slurm itself reaches this node, the first one of the job
+        'scontrol show node "$SLURMD_NODENAME" | sed -n "s/.*NodeAddr=\\([^ ]*\\).*/\\1/p" >head',
+        f"exec {srun} --kill-on-bad-exit=1 \\\n"
+        "    --output=stdout --error=stderr --open-mode=append \\\n    "
+        + " ".join(shlex.quote(word) for word in containers.program(step, means)),
+        "",
+    ]
+    return "\n".join(lines)
+
+
+SEE = """\
+for place; do
+    [ -e "$place" ] || { echo "$SLURMD_NODENAME $place" >>"${0%/*}/unseen"; exit 1; }
+done
+"""
+"""Notes which node does not see which place."""
+
+
+def start(job: Job, *, secret: bool = False) -> str:
+    """Return the shell program that a container runs, with the node's place as its argument.
+
+    ``secret`` leaves out the values of the variables that the user set.
+    """
+    variables = {"PATH": _PATH, "HOME": "/root", **job.image.environment}
+    given = {name: "..." if secret else value for name, value in job.environment.items()}
+    lines = [f"export {_named(name)}={shlex.quote(value)}" for name, value in variables.items()]
+    lines += [f"export {_named(name)}={shlex.quote(value)}" for name, value in given.items()]
+    if job.shape.world > 1:
+        lines.append(f'export {torchrun.NODE_RANK}="$2"')
+        lines.append(f'read -r {torchrun.HEAD} <"${{0%/*}}/head" && export {torchrun.HEAD}')
+    return _START.format(
+        variables="\n".join(lines),
+        workdir=shlex.quote(job.image.workdir),
+        command=shlex.join(job.command),
+    )
+
+
+_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+_START = """\
+# Nothing of the node's environment reaches the program, but the job's number and its GPUs.
+if [ "$1" != clean ]; then
+    : >"${{0%/*}}/begun-$1"
+    exec env -i "SLURM_JOB_ID=$SLURM_JOB_ID" \\
+        ${{CUDA_VISIBLE_DEVICES:+"CUDA_VISIBLE_DEVICES=$CUDA_VISIBLE_DEVICES"}} \\
+        /bin/sh "$0" clean "$1"
+fi
+{variables}
+cd {workdir} || exit
+exec {command}
+"""
+
+
+def _named(name: str) -> str:
+    if not _NAME.fullmatch(name):
+        raise UsageError(f"the image sets {name!r}, which no shell takes for a variable's name")
+    return name
+
+
+def _time(seconds: int) -> str:
+    """Write a limit as Slurm takes it, which counts minutes: days-hours:minutes:seconds."""
+    minutes = math.ceil(seconds / 60)
+    return f"{minutes // 1440}-{minutes // 60 % 24:02}:{minutes % 60:02}:00"
+
+
+def printed(submitted: str, step: Step, means: str) -> str:
+    """Return a job as people read it: the script, and the first run's step."""
+    parts: Mapping[str, str] = {
+        "run": run(step, means, places=()),
+        **containers.files(step, means),
+        START: start(step.job, secret=True),
+    }
+    return submitted + "".join(f"\n# --- step-1/{name}\n{text}" for name, text in parts.items())

@@ -1,0 +1,208 @@
+"""Slurm as an engine: one job is held for all that is asked, and runs it step after step.
+
+A recording asks the image what processor and which torch there is, runs it once for each seed,
+and looks at what it wrote. Each of these alone in the queue would wait for hours; so the job is
+submitted once, and gets its steps by files in a folder that this machine and the nodes share.
+See docs/decisions/0013-slurm.md.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from contextlib import ExitStack
+from dataclasses import replace
+from pathlib import Path
+
+from torchship.digest import Descriptor
+from torchship.engines import unpack
+from torchship.engines.request import OUTPUT, Request
+from torchship.errors import EngineError
+from torchship.launch import signals
+from torchship.launch.job import Job, Shape, job
+from torchship.launch.slurm import batch, bundle, containers, means, outcome, queue, rootfs
+from torchship.launch.slurm.containers import MOUNTED, Step
+from torchship.launch.slurm.follow import Log, Tail
+from torchship.launch.slurm.held import Held
+from torchship.oci.image import Image
+from torchship.oci.pull import fetch_blobs
+from torchship.oci.reference import Reference
+from torchship.oci.registry import Registry
+from torchship.oci.store import Store
+from torchship.progress import SILENT, Progress
+
+_LOOK = 0.1, 1.0
+"""Seconds between two looks at the log: after something came, and at most."""
+
+
+class Slurm:
+    """Runs an image as a job. ``with_`` names what runs containers; None: what is found.
+
+    Not for several threads; `close` ends the job.
+    """
+
+    name = "slurm"
+
+    def __init__(
+        self,
+        reference: Reference,
+        shape: Shape,
+        *,
+        store: Store,
+        with_: str | None = None,
+        partition: str | None = None,
+        account: str | None = None,
+        progress: Progress = SILENT,
+    ) -> None:
+        self._reference = reference
+        self._shape = shape
+        self._store = store
+        self._means = with_
+        self._partition = partition
+        self._account = account
+        self._progress = progress
+        self._leases = ExitStack()
+        self._root: Path | None = None
+        self._held: Held | None = None
+
+    def missing(self) -> str | None:
+        """Say in one sentence why no job can be submitted here; None where one can."""
+        return None if queue.installed() else "sbatch is not installed: this is no Slurm cluster"
+
+    def description(self, request: Request) -> str:
+        """Return the script and the files of a run; nothing is submitted, nothing unpacked."""
+        asked = job(request, reference=self._reference, shape=self._shape)
+        folder = _parent(self._store) / "job-NUMBER"
+        step = Step(job=asked, folder=folder / "step-1", output=request.output)
+        script = batch.script(asked, folder, partition=self._partition, account=self._account)
+        return batch.printed(script, step, self._means or means.MEANS[0])
+
+    def prepare(self, image: Image, *, progress: Progress = SILENT) -> None:
+        """Unpack the image where the nodes see it, unless they bring it themselves."""
+        if self._with() != "oci" or self._root is not None:
+            return
+        store = self._store
+        store.hold()
+        descriptors = [
+            Descriptor(media_type=layer.media_type, digest=layer.digest, size=layer.size)
+            for layer in image.layers
+        ]
+        registry = Registry(self._reference.registry)
+        fetch_blobs(descriptors, self._reference, store, registry=registry, progress=progress)
+        task = progress.task("unpacking the image")
+        root = rootfs.tree(store, image.layers)
+        task.finish()
+        self._leases.enter_context(unpack.lease([root]))
+        store.release()
+        self._root = root
+
+    def run(self, request: Request) -> int:
+        """Run one step to its end, and return its status: 128 + N after signal N.
+
+        Raises `EngineError` where it could not be started, or Slurm ended it. The job is over
+        then, as it is after Ctrl-C.
+        """
+        asked = job(request, reference=self._reference, shape=self._shape)
+        with signals.interrupting():
+            try:
+                return self._run(asked, request)
+            except BaseException:
+                with signals.undisturbed():
+                    self._drop()
+                raise
+
+    def close(self) -> None:
+        """End the job, if there is one."""
+        with signals.undisturbed():
+            if self._held is not None:
+                self._held.finish()
+            self._drop()
+            self._leases.close()
+
+    def _run(self, asked: Job, request: Request) -> int:
+        self.prepare(request.image, progress=self._progress)
+        if self._held is None:
+            self._held = self._hold(asked)
+        held = self._held
+        folder = held.next_step()
+        output = request.output.absolute() if request.output else None
+        step = Step(job=asked, folder=folder, output=output)
+        self._write(step, first=held.steps == 1)
+        with Log(request.log) as log:
+            out = Tail(folder / "stdout", (*log.descriptors, request.stdout))
+            err = Tail(folder / "stderr", (*log.descriptors, request.stderr))
+            held.hand_over()
+            pause = _LOOK[0]
+            while (status := held.status()) is None:
+                moved = out.look() | err.look()
+                held.watch()
+                pause = _LOOK[0] if moved else min(pause * 1.5, _LOOK[1])
+                time.sleep(pause)
+            out.look()
+            err.look()
+        if status != 0:
+            outcome.failed(step, err.last, number=held.number, progress=self._progress)
+        return status
+
+    def _with(self) -> str:
+        if self._means is None:
+            self._means = means.found()
+        return self._means
+
+    def _hold(self, asked: Job) -> Held:
+        if (reason := self.missing()) is not None:
+            raise EngineError(reason, hint="run this on a login node of the cluster")
+        folder = _parent(self._store)
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        place = Path(tempfile.mkdtemp(prefix="job-", dir=folder))
+        script = batch.script(
+            replace(asked, shape=self._shape),
+            place,
+            partition=self._partition,
+            account=self._account,
+        )
+        return Held.submit(
+            script, place, time_limit=self._shape.time_limit, progress=self._progress
+        )
+
+    def _write(self, step: Step, *, first: bool) -> None:
+        """Write what a step needs; nobody but the user reads it."""
+        texts = {
+            "run": batch.run(step, self._with(), places=self._places(step, first=first)),
+            "see": batch.SEE,
+            "start": batch.start(step.job),
+            **containers.files(step, self._with()),
+            **dict.fromkeys(("stdout", "stderr", "status", "srun.log"), ""),
+        }
+        for name, text in texts.items():
+            (step.folder / name).write_text(text)
+        if self._root is not None:
+            binds = [bundle.Bind(source=step.folder, target=MOUNTED)]
+            if step.output is not None:
+                binds.append(bundle.Bind(source=step.output, target=OUTPUT))
+            folder = step.folder / "bundle"
+            folder.mkdir()
+            (folder / bundle.ROOTFS).symlink_to(self._root)
+            made = bundle.config(
+                step.job.image,
+                self._root,
+                binds,
+                shared_memory=self._shape.shared_memory,
+                gpus=self._shape.gpus > 0,
+            )
+            (folder / bundle.CONFIG).write_bytes(made)
+
+    def _places(self, step: Step, *, first: bool) -> tuple[Path, ...]:
+        """Return what all nodes must see, where it is not known yet that they do."""
+        if not first and step.output is None:
+            return ()
+        return tuple(place for place in (self._root, step.folder, step.output) if place)
+
+    def _drop(self) -> None:
+        held, self._held = self._held, None
+        if held is not None:
+            held.cancel()
+
+
+def _parent(store: Store) -> Path:
+    return store.home.absolute() / "launch"

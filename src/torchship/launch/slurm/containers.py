@@ -1,0 +1,144 @@
+"""What runs containers on the nodes of a site: each one's command line, as lines of bash.
+
+Source: ``srun(1)`` ``--container`` and ``--multi-prog``; the manual pages of docker-run,
+podman-run and apptainer-exec. Every one of them gets the same: the step's folder at `MOUNTED`,
+the output directory, the network of the node, and ``start`` of that folder as what it runs.
+"""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from torchship.launch.job import Job
+
+MOUNTED = "/run/torchship"
+"""Where a container has its step's folder."""
+
+START = "start"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Step:
+    """One container on each node of a job. ``folder`` and ``output`` are seen by all nodes."""
+
+    job: Job
+    folder: Path
+    output: Path | None
+
+
+def program(step: Step, means: str) -> tuple[str, ...]:
+    """Return the words that follow srun's own options; the files that they name are `files`."""
+    if means == "oci":
+        # The one way to tell a container of Slurm's which node it is on: its environment is the
+        # step's, the same for all
+        return (f"--container={step.folder / 'bundle'}", "--multi-prog", "programs")
+    return ("bash", str(step.folder / "node"))
+
+
+def files(step: Step, means: str) -> dict[str, str]:
+    """Return what a step's folder needs besides ``start``: names and texts."""
+    if means == "oci":
+        last = step.job.shape.nodes - 1
+        return {"programs": f"0-{last} /bin/sh {MOUNTED}/{START} %t\n"}
+    lines = {"docker": _docker, "podman": _podman, "apptainer": _apptainer}[means](step)
+    return {"node": "\n".join(("#!/bin/bash", *lines, ""))}
+
+
+def fetching(job: Job, means: str) -> str | None:
+    """Return the line that brings the image to a node, where that is not done from here."""
+    reference = shlex.quote(str(job.reference))
+    if means in ("docker", "podman"):
+        return (
+            f"{means} image inspect {reference} >/dev/null 2>&1 || "
+            f"{means} pull --quiet {reference} >/dev/null"
+        )
+    if means == "apptainer":
+        # into the user's cache, by one node alone: the others share the home
+        return f"apptainer exec docker://{reference} /bin/true"
+    return None
+
+
+def _docker(step: Step) -> Sequence[str]:
+    return _engine(
+        step,
+        "docker",
+        *('--user="$(id -u):$(id -g)"', "--cap-drop=ALL"),
+        *(['--gpus="\\"device=${CUDA_VISIBLE_DEVICES:-all}\\""'] if step.job.shape.gpus else []),
+    )
+
+
+def _podman(step: Step) -> Sequence[str]:
+    gpus = step.job.shape.gpus
+    return (
+        "devices=()",
+        *(
+            (
+                'IFS=, read -ra numbers <<<"${CUDA_VISIBLE_DEVICES:-all}"',
+                'for number in "${numbers[@]}"; do',
+                '    devices+=(--device="nvidia.com/gpu=$number")',
+                "done",
+            )
+            if gpus
+            else ()
+        ),
+        *_engine(step, "podman", "--user=0:0", '${devices[@]+"${devices[@]}"}'),
+    )
+
+
+def _engine(step: Step, name: str, *own: str) -> Sequence[str]:
+    """Return what docker and podman have in common; their containers are no children of Slurm's."""
+    shape = step.job.shape
+    words = [
+        *(f"{name} run --rm --pull=never", '--name="$name"', "--network=host"),
+        "--log-driver=none",
+        "--security-opt=no-new-privileges --security-opt=label=disable",
+        "--entrypoint=/bin/sh",
+        *own,
+        *(f"--mount={shlex.quote(_mount(place, target))}" for place, target in _mounts(step)),
+        *("--env=SLURM_JOB_ID", "--env=CUDA_VISIBLE_DEVICES"),
+    ]
+    if shape.shared_memory is not None:
+        words.append(f"--shm-size={shape.shared_memory}")
+    if shape.cpus is not None:
+        words.append(f"--cpus={shape.cpus}")
+    if shape.memory is not None:
+        words.append(f"--memory={shape.memory}")
+    words += [shlex.quote(str(step.job.reference)), f"{MOUNTED}/{START}", '"$SLURM_NODEID"']
+    return (
+        'name="torchship-$SLURM_JOB_ID-$SLURM_STEP_ID-$SLURM_NODEID"',
+        f"trap '{name} rm --force \"$name\" >/dev/null 2>&1' EXIT",
+        "trap 'exit 143' TERM INT",
+        f"{' '.join(words)} &",
+        'wait "$!"',
+    )
+
+
+def _apptainer(step: Step) -> Sequence[str]:
+    words = [
+        "exec apptainer exec --containall --no-home --writable-tmpfs",
+        *(["--nv"] if step.job.shape.gpus else []),
+        *(f"--bind={shlex.quote(f'{place}:{target}')}" for place, target in _mounts(step)),
+        f"docker://{shlex.quote(str(step.job.reference))}",
+        f'/bin/sh {MOUNTED}/{START} "$SLURM_NODEID"',
+    ]
+    # --containall gives nothing of the node's environment, except what is named so
+    return (
+        'export APPTAINERENV_SLURM_JOB_ID="$SLURM_JOB_ID"',
+        'export APPTAINERENV_CUDA_VISIBLE_DEVICES="${CUDA_VISIBLE_DEVICES-}"',
+        " ".join(words),
+    )
+
+
+def _mounts(step: Step) -> Sequence[tuple[Path, str]]:
+    found = [(step.folder, MOUNTED)]
+    if step.output is not None and step.job.output is not None:
+        found.append((step.output, step.job.output))
+    return found
+
+
+def _mount(place: Path, target: str) -> str:
+    source = str(place).replace('"', '""')
+    return f'type=bind,"source={source}",target={target}'

@@ -1,0 +1,198 @@
+"""A real Slurm for tests: its own munge, controller and two nodes, all on this machine."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.integration.registry import free_port, require
+
+PROGRAMS = ("slurmctld", "slurmd", "sbatch", "munged", "crun")
+NODES = ("n1", "n2")
+_START = 30.0  # seconds
+_MEMORY = 3000  # MB that each node says it has
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cluster:
+    """A running Slurm. ``environment`` makes its commands speak to it."""
+
+    folder: Path
+    environment: dict[str, str]
+
+    def ask(self, *command: str) -> str:
+        """Run one of Slurm's commands and return what it prints."""
+        done = subprocess.run(
+            command,
+            env={**os.environ, **self.environment},
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        return done.stdout
+
+    def jobs(self) -> str:
+        """Return the jobs that wait or run, one a line."""
+        return self.ask("squeue", "--noheader", "--format=%i %T %r")
+
+    def idle(self, patience: float = 15) -> bool:
+        """Wait until there is no job, not even one that is ending."""
+        end = time.monotonic() + patience
+        while self.jobs():
+            if time.monotonic() > end:
+                return False
+            time.sleep(0.1)
+        return True
+
+
+@contextmanager
+def running(folder: Path) -> Iterator[Cluster]:
+    """Start a cluster of two nodes in a folder, and stop it."""
+    for program in PROGRAMS:
+        require(program)
+    with ExitStack() as stack:
+        munge = _munge(folder / "munge", stack)
+        configuration = _configure(folder, munge)
+        environment = {"SLURM_CONF": str(configuration)}
+        cluster = Cluster(folder=folder, environment=environment)
+        _daemon(stack, folder / "slurmctld.out", "slurmctld", "-D", "-f", str(configuration))
+        for name in NODES:
+            words = ("slurmd", "-D", "-N", name, "-f", str(configuration))
+            _daemon(stack, folder / f"{name}.out", *_of_one_version(), *words)
+        _until_idle(cluster)
+        yield cluster
+        cluster.ask("scancel", "--user", str(os.geteuid()))
+        cluster.idle()
+
+
+def _munge(folder: Path, stack: ExitStack) -> Path:
+    folder.mkdir(parents=True)
+    key, address = folder / "key", folder / "socket"
+    key.write_bytes(secrets.token_bytes(128))
+    key.chmod(0o400)
+    _daemon(
+        stack,
+        folder / "out",
+        *("munged", "--foreground", "--force", f"--key-file={key}", f"--socket={address}"),
+        *(f"--pid-file={folder}/pid", f"--log-file={folder}/log", f"--seed-file={folder}/seed"),
+        "--num-threads=2",
+    )
+    end = time.monotonic() + _START
+    while not address.is_socket():
+        assert time.monotonic() < end, (folder / "out").read_text()
+        time.sleep(0.05)
+    return address
+
+
+def _configure(folder: Path, munge: Path) -> Path:
+    user = subprocess.run(["id", "-un"], capture_output=True, text=True, check=True).stdout.strip()
+    nodes = [
+        f"NodeName={name} NodeHostname={socket.gethostname()} NodeAddr=127.0.0.1 "
+        f"Port={free_port()} CPUs=2 RealMemory={_MEMORY} State=UNKNOWN"
+        for name in NODES
+    ]
+    for name in ("state", *NODES):
+        (folder / name).mkdir()
+    configuration = folder / "slurm.conf"
+    configuration.write_text(
+        "\n".join(
+            (
+                "ClusterName=test",
+                f"SlurmctldHost={socket.gethostname()}(127.0.0.1)",
+                f"SlurmctldPort={free_port()}",
+                f"SlurmUser={user}",
+                f"SlurmdUser={user}",
+                "AuthType=auth/munge",
+                f"AuthInfo=socket={munge}",
+                f"StateSaveLocation={folder}/state",
+                f"SlurmdSpoolDir={folder}/%n",
+                f"SlurmctldPidFile={folder}/slurmctld.pid",
+                f"SlurmdPidFile={folder}/%n.pid",
+                "ProctrackType=proctrack/linuxproc",
+                "TaskPlugin=task/none",
+                "MpiDefault=none",
+                "SelectType=select/cons_tres",
+                "SelectTypeParameters=CR_CPU_Memory",
+                "DefMemPerNode=1000",
+                "JobAcctGatherType=jobacct_gather/linux",
+                "JobAcctGatherFrequency=1",
+                "JobAcctGatherParams=OverMemoryKill,NoShared",
+                "SchedulerParameters=bf_interval=1,sched_min_interval=10000,defer_batch",
+                "KillWait=2",
+                "InactiveLimit=0",
+                "ReturnToService=2",
+                "SlurmdParameters=config_overrides",
+                *nodes,
+                f"PartitionName=debug Nodes={','.join(NODES)} Default=YES MaxTime=60",
+                "",
+            )
+        )
+    )
+    # What Slurm's own guide gives for crun; without control groups, for a machine may have none
+    crun = f"crun --rootless=true --cgroup-manager=disabled --root={folder}/crun"
+    name = "%n.%u.%j.%s.%t"
+    (folder / "oci.conf").write_text(
+        "\n".join(
+            (
+                f'RunTimeQuery="{crun} state {name}"',
+                f'RunTimeKill="{crun} kill -a {name}"',
+                f'RunTimeDelete="{crun} delete --force {name}"',
+                f'RunTimeRun="{crun} run --bundle %b {name}"',
+                "",
+            )
+        )
+    )
+    (folder / "crun").mkdir()
+    return configuration
+
+
+def _of_one_version() -> tuple[str, ...]:
+    """Return what hides one of two versions of control groups, which crun refuses together."""
+    if not Path("/sys/fs/cgroup/unified").is_dir():
+        return ()
+    hide = 'umount /sys/fs/cgroup/unified && exec "$@"'
+    return ("unshare", "--mount", "--propagation=private", "sh", "-c", hide, "sh")
+
+
+def _until_idle(cluster: Cluster) -> None:
+    end = time.monotonic() + _START
+    while True:
+        try:
+            states = cluster.ask("sinfo", "--noheader", "--Node", "--format=%T").split()
+        except subprocess.CalledProcessError as error:
+            states = [error.stderr]
+        if states == ["idle"] * len(NODES):
+            return
+        assert time.monotonic() < end, (states, _told(cluster.folder))
+        time.sleep(0.1)
+
+
+def _told(folder: Path) -> str:
+    return "\n".join(path.read_text()[-2000:] for path in sorted(folder.glob("*.out")))
+
+
+def _daemon(stack: ExitStack, log: Path, program: str, *arguments: str) -> None:
+    found = shutil.which(program, path=f"{os.environ['PATH']}:/usr/sbin:/sbin")
+    assert found is not None
+    with log.open("wb") as out:
+        process = subprocess.Popen(
+            (found, *arguments), stdin=subprocess.DEVNULL, stdout=out, stderr=out
+        )
+    stack.callback(_stop, process)
+
+
+def _stop(process: subprocess.Popen[bytes]) -> None:
+    process.terminate()
+    try:
+        process.wait(10)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()

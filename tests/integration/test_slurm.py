@@ -1,0 +1,236 @@
+"""Launching on a real Slurm of two nodes: plumbing, with a program of a few lines of shell."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from tests.integration import slurm
+from tests.integration.containers import Files, make
+
+from torchship import canonical
+from torchship.layers.archive import Archive, Entry
+from torchship.layers.layer import Materials
+from torchship.oci import mediatypes
+from torchship.oci.push import push
+from torchship.oci.reference import Reference
+from torchship.oci.store import Store
+from torchship.progress import SILENT
+from torchship.runs.publishing import read
+
+pytestmark = pytest.mark.engine
+
+# What the program sees of torchrun: its options, its own variables, then the program
+TORCHRUN = b"""#!/bin/bash
+options=()
+while [[ $1 == --* ]]; do options+=("$1"); shift; done
+echo "torchrun ${options[*]} rank=$PET_NODE_RANK head=$PET_MASTER_ADDR"
+exec "$@"
+"""
+LABELS = {
+    "dev.torchship.seed": "SEED={seed}",
+    "dev.torchship.metrics": '{"accuracy":{"name":"accuracy","pattern":"accuracy: ([0-9.]+)"}}',
+}
+
+
+class Torchrun(Files):
+    """A recipe of a stand-in for torchrun."""
+
+    def write(self, archive: Archive, materials: Materials) -> None:
+        """Write the one file."""
+        archive.add(Entry(path="usr/bin/torchrun", size=len(TORCHRUN), mode=0o755), [TORCHRUN])
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory):
+    """Give a Slurm of two nodes."""
+    with slurm.running(tmp_path_factory.mktemp("slurm") / "c") as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def reference(tmp_path_factory, shared_registry) -> str:
+    """Push a small image with a stand-in for torchrun; return its name."""
+    store = Store(tmp_path_factory.mktemp("store"))
+    tiny = make(store, None)
+    added = store.derive(Torchrun(title="torchrun"), Materials(files={}, scratch=store.home))
+    config = json.loads(tiny.raw_config)
+    config["rootfs"]["diff_ids"].append(str(added.diff_id))
+    config["config"]["Labels"] = LABELS
+    manifest = json.loads(tiny.raw_manifest)
+    manifest["layers"].append(added.descriptor.as_json())
+    manifest["config"] = store.put(canonical.encode(config), mediatypes.OCI_CONFIG).as_json()
+    written = store.put(canonical.encode(manifest), mediatypes.OCI_MANIFEST)
+    name = Reference.parse(f"{shared_registry.host}/me/tiny:v1")
+    push(store, written, name, progress=SILENT)
+    return str(name)
+
+
+class Launcher:
+    """Launches in a folder of its own, with a store of its own."""
+
+    def __init__(self, folder: Path, cluster: slurm.Cluster, reference: str) -> None:
+        self.folder = folder
+        self.cluster = cluster
+        self.reference = reference
+        self.environment = {
+            **os.environ,
+            **cluster.environment,
+            "TORCHSHIP_HOME": str(cluster.folder / "home"),
+        }
+
+    def words(self, *arguments: str) -> tuple[str, ...]:
+        """Return a command line of torchship."""
+        launch = ("launch", self.reference, "--on=slurm", *arguments)
+        return (sys.executable, "-m", "torchship", *launch)
+
+    def start(self, *arguments: str) -> subprocess.Popen[str]:
+        """Start it, and do not wait."""
+        return subprocess.Popen(
+            self.words(*arguments),
+            cwd=self.folder,
+            env=self.environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    def __call__(self, *arguments: str, status: int = 0) -> tuple[str, str]:
+        """Run it to its end; return both streams. No job is left behind, however it ended."""
+        process = self.start(*arguments)
+        out, err = process.communicate(timeout=100)
+        assert process.returncode == status, err
+        assert self.cluster.idle()
+        assert not list((self.cluster.folder / "home/launch").glob("*"))
+        return out, err
+
+    def record(self, out: str):
+        """Return the record whose path was printed."""
+        return read(self.folder / out.strip()).record
+
+
+@pytest.fixture
+def launch(tmp_path, cluster, reference) -> Launcher:
+    """Give what launches the small image."""
+    return Launcher(tmp_path, cluster, reference)
+
+
+def test_two_nodes_run_an_image_and_its_record_is_collected(launch):
+    """Torchrun is started on each node with its rank, and the head's address; outputs come back."""
+    program = (
+        'echo "accuracy: 0.$PET_NODE_RANK$SEED"; echo $FROM_IMAGE$OURS$UNSET$HOME >&2; pwd; '
+        "ls / >/output/$PET_NODE_RANK; : >here"
+    )
+    out, err = launch("--nodes=2", "--port=4000", "-e", "OURS=it's", "--", "sh", "-c", program)
+    assert "runs on n[1-2]" in err
+    for rank in range(2):
+        told = "torchrun --nnodes=2 --nproc-per-node=1 --max-restarts=0 --master-port=4000"
+        assert f"{told} --no-python rank={rank} head=127.0.0.1\n" in err
+    assert err.count("1it's/root\n") == 2
+    assert err.count("/workspace\n") == 2
+    made = launch.record(out)
+    (run,) = made.runs
+    assert made.engine == "slurm"
+    assert (run.status, run.seed, set(run.outputs)) == (0, 1, {"0", "1"})
+    assert run.metrics["accuracy"] in (0.01, 0.11)
+    log = Path(launch.folder, out.strip()).parent / "seed-1" / "stdout.log"
+    assert "rank=1" in log.read_text()
+
+
+def test_seeds_share_one_job(launch):
+    """Several runs are steps of one job, and make one record."""
+    out, err = launch("--seeds=3,5", "--", "sh", "-c", "echo accuracy: 0.$SEED; test $SEED != 5")
+    assert err.count("is submitted") == 1
+
+
+def test_nothing_is_submitted_by_a_dry_run(launch):
+    """The job is printed, with everything quoted and without the values of variables."""
+    evil = "$(touch /tmp/evil)'`\"; rm -rf /"
+    out, _ = launch(
+        *("--dry-run", "--nodes=2", "--gpus=4", "--cpus=8", "--memory=3G", "--time=90m"),
+        *("--partition=debug", "--account=a b", "-e", "KEY=hidden", "--", "sh", "-c", evil),
+    )
+    for line in ("--nodes=2", "--gres=gpu:4", "--cpus-per-task=8", "--mem=3072M"):
+        assert f"#SBATCH {line}\n" in out
+    assert "#SBATCH --time=0-01:30:00\n" in out
+    assert shlex.quote(evil) in out
+    assert "hidden" not in out
+    assert not launch.cluster.jobs()
+    assert not Path("/tmp/evil").exists()
+
+
+def test_ctrl_c_cancels_the_job(launch):
+    """Nothing of a job is left after Ctrl-C, whether it waits or runs."""
+    process = launch.start("--nodes=2", "--", "sh", "-c", "echo begun; sleep 100")
+    for line in process.stderr:
+        if line == "begun\n":
+            break
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=30)
+    assert process.returncode == 130, err
+    assert "is cancelled" in err
+    assert launch.cluster.idle()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (("--nodes=3",), "Slurm refuses the job: "),
+        (("--partition=nowhere",), "Slurm refuses the job: Invalid partition name specified"),
+        (("--gpus=1",), "Slurm refuses the job: "),
+        (("--time=2d",), "would wait for ever: PartitionTimeLimit"),
+        (("--memory=900G",), "Slurm refuses the job: "),
+    ],
+)
+def test_a_job_that_slurm_refuses_is_told(launch, arguments, told):
+    """One clear line, and no job."""
+    _, err = launch(*arguments, status=1)
+    assert told in err
+
+
+def test_a_worker_that_dies_fails_the_run_at_once(launch):
+    """The others are ended; the log is there, and the node is named."""
+    began = time.monotonic()
+    program = "echo alive; if [ $PET_NODE_RANK = 1 ]; then exit 9; fi; sleep 100"
+    _, err = launch("--nodes=2", "--", "sh", "-c", program, status=1)
+    assert time.monotonic() - began < 30
+    assert "n2: task 1: Exited with exit code 9" in err
+    assert "ended with exit status" in err
+
+
+def test_too_much_memory_ends_the_job(launch):
+    """A program that is killed for want of memory is told so."""
+    program = "x=$(dd if=/dev/zero bs=1M count=300 | while read -r -n 1000000 a; do :; done); " * 1
+    _, err = launch("--memory=50M", "--", "sh", "-c", program, status=1)
+    assert "needed more memory than it had" in err
+
+
+def test_the_time_limit_ends_the_job(launch):
+    """A job that takes too long is told so, with what it had printed."""
+    process = launch.start("--time=1m", "--", "sh", "-c", "echo begun; sleep 100")
+    told = []
+    for line in process.stderr:
+        told.append(line)
+        if line == "begun\n":
+            break
+    (job,) = launch.cluster.jobs().splitlines()
+    launch.cluster.ask("scontrol", "update", f"JobId={job.split()[0]}", "EndTime=now+1seconds")
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert "it took longer than its time limit" in err
+    assert launch.cluster.idle()
+
+
+def test_a_node_without_the_folder_is_named(launch, tmp_path):
+    """What only this machine sees is told, with the node and the place."""
+
+
+def test_without_slurm_it_is_told(launch):
+    """A machine without sbatch gets one clear line."""
+    launch.environment["PATH"] = "/nowhere"
+    _, err = launch("--with=oci", status=1)
+    assert "sbatch is not installed" in err
