@@ -5,7 +5,7 @@ Each reads as a sentence: qualify what the user has, derive what is missing, pub
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -13,18 +13,15 @@ from typing import TYPE_CHECKING
 
 from torchship.amounts import counted
 from torchship.digest import Descriptor, Digest
-from torchship.errors import BlobMissing, EngineError, LockError, TorchshipError
+from torchship.errors import BlobMissing, LockError, TorchshipError
 from torchship.platform import Platform
 from torchship.progress import Progress
 from torchship.project import lock as lockfile
-from torchship.project.lock import Lock, PlatformLock
+from torchship.project.lock import Lock
 from torchship.project.project import Project
 
 if TYPE_CHECKING:
-    from torchship.derive import Gather
     from torchship.engines.request import Engine, Request
-    from torchship.layers.layer import Interpreter, Layer
-    from torchship.layers.users import UsersRecipe
     from torchship.oci.cache import Cache, Taken
     from torchship.oci.image import Image
     from torchship.oci.reference import Reference
@@ -108,14 +105,15 @@ def build(
     Of each platform, one is built for each of ``variants`` (default: the project's). What
     ``cache`` offers is taken by digest; the store notes where such layers can be had.
     """
+    from torchship.assembly import layers, published_base
     from torchship.oci import image
 
     manifests = []
     wanted = [(each, name) for each in platforms for name in variants or project.variants]
     for platform, variant in wanted:
         entry = pins.platform(platform, variant)
-        below = _published_base(entry, store=store, progress=progress, cache=cache)
-        layers = derived(
+        below = published_base(entry, store=store, progress=progress, cache=cache)
+        made = layers(
             project, pins, entry, below=below, store=store, progress=progress, cache=cache
         )
         manifests.append(
@@ -123,13 +121,13 @@ def build(
                 store,
                 project=replace(project, base=entry.base.reference),
                 platform=platform,
-                layers=layers,
+                layers=made,
                 below=below,
                 variant=variant,
             )
         )
         if cache is not None:
-            _tell(cache.note(store, manifests[-1].digest, layers), progress)
+            _tell(cache.note(store, manifests[-1].digest, made), progress)
     top = manifests[0] if len(manifests) == 1 else image.index(store, manifests)
     for name in names:
         store.tag(name, top)
@@ -167,154 +165,6 @@ def ready(
         complete(store, top, platform=platform, variant=variant, progress=progress)
         image = read_image(store, top, platform, variant)
     return image
-
-
-def _published_base(
-    entry: PlatformLock, *, store: Store, progress: Progress, cache: Cache | None
-) -> Image | None:
-    """Return the image that the project's stands on; None for a base of Debian packages."""
-    if entry.base.digest is None:
-        return None
-    from torchship.oci.base import base_image, fetch_base
-
-    name = entry.base.reference
-    below = base_image(name, entry.base.digest, entry.platform, store=store)
-    wanted = [layer for layer in below.layers if cache is None or not cache.has(store, layer)]
-    fetch_base(name, wanted, store=store, progress=progress)
-    return below
-
-
-def derived(
-    project: Project,
-    pins: Lock,
-    entry: PlatformLock,
-    *,
-    below: Image | None = None,
-    store: Store,
-    progress: Progress,
-    cache: Cache | None = None,
-) -> tuple[Layer, ...]:
-    """Return the layers of one platform's image, making those that the store does not know.
-
-    ``entry`` are the lock's pins of that platform, and of that variant of it.
-
-    ``below`` is a published image that it stands on; its layers come first, as they are.
-    """
-    from torchship.derive import derive
-    from torchship.layers.plan import plan
-
-    under = below.layers if below else ()
-
-    def interpreter(base: Sequence[Layer]) -> Interpreter | None:
-        from torchship.engines.python import interpreter_for, on_host
-
-        here = on_host(entry.python)
-        if here is not None or not base:
-            return here
-        if not entry.platform.is_host:
-            # Bytecode is the same for every platform, so this machine's base compiles it.
-            base = _base_for_host(project, pins, entry, store=store, progress=progress)
-        elif cache is not None:
-            cache.bring(store, base)
-        return interpreter_for(entry.python, base=base, store=store)
-
-    recipes = plan(
-        project,
-        entry,
-        pins.data,
-        base_layers=len(under),
-        interpreter=_interpreter_of(below, entry.python) if below else "",
-        users=_users(below, store=store, cache=cache) if below else None,
-    )
-    return under + derive(
-        recipes,
-        store=store,
-        base=under,
-        gather=_gatherer(project, pins, entry.platform, store=store, progress=progress),
-        interpreter=interpreter,
-        progress=progress,
-        published=cache.layers if cache else None,
-    )
-
-
-def _users(below: Image, *, store: Store, cache: Cache | None) -> UsersRecipe:
-    """Return the recipe of the run user's name, with the base's own users where it is made."""
-    from torchship.layers.layer import key
-    from torchship.layers.users import UsersRecipe
-
-    recipe = UsersRecipe(base=below.descriptor.digest)
-    if store.known(key(recipe)) is not None or (cache and key(recipe) in cache.layers()):
-        return recipe
-    from torchship.oci.base import users
-
-    if cache is not None:
-        cache.bring(store, below.layers)
-    passwd, group = users(store, below.layers)
-    return replace(recipe, passwd=passwd, group=group)
-
-
-def _interpreter_of(below: Image, python: str) -> str:
-    """Return where a published base has its Python: Docker's own images say its version."""
-    minor = ".".join(python.split(".")[:2])
-    prefix = "/usr/local" if "PYTHON_VERSION" in below.environment else "/usr"
-    return f"{prefix}/bin/python{minor}"
-
-
-def _gatherer(
-    project: Project, pins: Lock, platform: Platform, *, store: Store, progress: Progress
-) -> Gather:
-    def fetch(wanted: Collection[Digest]) -> Mapping[Digest, Path]:
-        from torchship.project.gather import gather  # a build that makes nothing needs no files
-
-        return gather(
-            wanted,
-            project=project,
-            lock=pins,
-            platform=platform,
-            downloads=store.downloads,
-            progress=progress,
-        )
-
-    return fetch
-
-
-def _base_for_host(
-    project: Project, pins: Lock, entry: PlatformLock, *, store: Store, progress: Progress
-) -> tuple[Layer, ...]:
-    """Return a base that this machine can run, with the Python that another platform's has."""
-    from torchship.derive import derive
-    from torchship.engines.python import interpreter_for
-    from torchship.layers.debian import DebianRecipe
-    from torchship.project import resolve
-
-    host = Platform.host()
-    held = {each.platform: each for each in pins.platforms}.get(host)
-    if held is None:
-        bare = replace(project, requirements=None, data=(), packages=())
-        found = resolve.resolve(
-            bare,
-            platforms=(host,),
-            progress=progress,
-            state=store.home / "apt",
-            cache=store.home / "uv",
-        )
-        held, pins = found.platform(host), found
-    if held.python != entry.python:
-        raise EngineError(
-            f"bytecode for {entry.platform} needs Python {entry.python}, "
-            f"and the base for {host} has {held.python}",
-            hint="lock both platforms at once: torchship lock --upgrade "
-            f"--platform {host} --platform {entry.platform}",
-        )
-    suite = held.base.reference.partition(":")[2]
-    return derive(
-        (DebianRecipe(suite=suite, packages=held.base.packages),),
-        store=store,
-        base=(),
-        gather=_gatherer(project, pins, host, store=store, progress=progress),
-        interpreter=lambda base: interpreter_for(entry.python, base=base, store=store),
-        progress=progress,
-    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

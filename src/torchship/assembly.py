@@ -1,0 +1,168 @@
+"""The layers of one platform's image: what it stands on, and what is derived from its pins."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from torchship.derive import Gather, derive
+from torchship.digest import Digest
+from torchship.errors import EngineError
+from torchship.layers.layer import Interpreter, Layer
+from torchship.layers.plan import plan
+from torchship.platform import Platform
+from torchship.progress import Progress
+from torchship.project.lock import Lock, PlatformLock
+from torchship.project.project import Project
+
+if TYPE_CHECKING:
+    from torchship.layers.users import UsersRecipe
+    from torchship.oci.cache import Cache
+    from torchship.oci.image import Image
+    from torchship.oci.store import Store
+
+
+def published_base(
+    entry: PlatformLock, *, store: Store, progress: Progress, cache: Cache | None
+) -> Image | None:
+    """Return the image that the project's stands on; None for a base of Debian packages."""
+    if entry.base.digest is None:
+        return None
+    from torchship.oci.base import base_image, fetch_base
+
+    name = entry.base.reference
+    below = base_image(name, entry.base.digest, entry.platform, store=store)
+    wanted = [layer for layer in below.layers if cache is None or not cache.has(store, layer)]
+    fetch_base(name, wanted, store=store, progress=progress)
+    return below
+
+
+def layers(
+    project: Project,
+    pins: Lock,
+    entry: PlatformLock,
+    *,
+    below: Image | None = None,
+    store: Store,
+    progress: Progress,
+    cache: Cache | None = None,
+) -> tuple[Layer, ...]:
+    """Return the layers of one platform's image, making those that the store does not know.
+
+    ``entry`` are the lock's pins of that platform, and of that variant of it.
+
+    ``below`` is a published image that it stands on; its layers come first, as they are.
+    """
+    under = below.layers if below else ()
+
+    def interpreter(base: Sequence[Layer]) -> Interpreter | None:
+        from torchship.engines.python import interpreter_for, on_host
+
+        here = on_host(entry.python)
+        if here is not None or not base:
+            return here
+        if not entry.platform.is_host:
+            # Bytecode is the same for every platform, so this machine's base compiles it.
+            base = _base_for_host(project, pins, entry, store=store, progress=progress)
+        elif cache is not None:
+            cache.bring(store, base)
+        return interpreter_for(entry.python, base=base, store=store)
+
+    recipes = plan(
+        project,
+        entry,
+        pins.data,
+        base_layers=len(under),
+        interpreter=_interpreter_of(below, entry.python) if below else "",
+        users=_users(below, store=store, cache=cache) if below else None,
+    )
+    return under + derive(
+        recipes,
+        store=store,
+        base=under,
+        gather=_gatherer(project, pins, entry.platform, store=store, progress=progress),
+        interpreter=interpreter,
+        progress=progress,
+        published=cache.layers if cache else None,
+    )
+
+
+def _users(below: Image, *, store: Store, cache: Cache | None) -> UsersRecipe:
+    """Return the recipe of the run user's name, with the base's own users where it is made."""
+    from torchship.layers.layer import key
+    from torchship.layers.users import UsersRecipe
+
+    recipe = UsersRecipe(base=below.descriptor.digest)
+    if store.known(key(recipe)) is not None or (cache and key(recipe) in cache.layers()):
+        return recipe
+    from torchship.oci.base import users
+
+    if cache is not None:
+        cache.bring(store, below.layers)
+    passwd, group = users(store, below.layers)
+    return replace(recipe, passwd=passwd, group=group)
+
+
+def _interpreter_of(below: Image, python: str) -> str:
+    """Return where a published base has its Python: Docker's own images say its version."""
+    minor = ".".join(python.split(".")[:2])
+    prefix = "/usr/local" if "PYTHON_VERSION" in below.environment else "/usr"
+    return f"{prefix}/bin/python{minor}"
+
+
+def _gatherer(
+    project: Project, pins: Lock, platform: Platform, *, store: Store, progress: Progress
+) -> Gather:
+    def fetch(wanted: Collection[Digest]) -> Mapping[Digest, Path]:
+        from torchship.project.gather import gather  # a build that makes nothing needs no files
+
+        return gather(
+            wanted,
+            project=project,
+            lock=pins,
+            platform=platform,
+            downloads=store.downloads,
+            progress=progress,
+        )
+
+    return fetch
+
+
+def _base_for_host(
+    project: Project, pins: Lock, entry: PlatformLock, *, store: Store, progress: Progress
+) -> tuple[Layer, ...]:
+    """Return a base that this machine can run, with the Python that another platform's has."""
+    from torchship.engines.python import interpreter_for
+    from torchship.layers.debian import DebianRecipe
+    from torchship.project import resolve
+
+    host = Platform.host()
+    held = {each.platform: each for each in pins.platforms}.get(host)
+    if held is None:
+        bare = replace(project, requirements=None, data=(), packages=())
+        found = resolve.resolve(
+            bare,
+            platforms=(host,),
+            progress=progress,
+            state=store.home / "apt",
+            cache=store.home / "uv",
+        )
+        held, pins = found.platform(host), found
+    if held.python != entry.python:
+        raise EngineError(
+            f"bytecode for {entry.platform} needs Python {entry.python}, "
+            f"and the base for {host} has {held.python}",
+            hint="lock both platforms at once: torchship lock --upgrade "
+            f"--platform {host} --platform {entry.platform}",
+        )
+    suite = held.base.reference.partition(":")[2]
+    return derive(
+        (DebianRecipe(suite=suite, packages=held.base.packages),),
+        store=store,
+        base=(),
+        gather=_gatherer(project, pins, host, store=store, progress=progress),
+        interpreter=lambda base: interpreter_for(entry.python, base=base, store=store),
+        progress=progress,
+    )
