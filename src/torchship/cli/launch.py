@@ -270,13 +270,13 @@ def _cluster(
     on: str, found: Found, shape: Shape, options: Options, store: Store, progress: Progress
 ) -> Cluster:
     if on == "slurm":
-        from torchship.launch.slurm import Slurm
+        from torchship.launch.slurm.cluster import Slurm
 
         return Slurm(
             found.reference,
             shape,
             store=store,
-            means=options.means,
+            with_=options.means,
             partition=options.partition,
             account=options.account,
             progress=progress,

@@ -1,0 +1,129 @@
+"""Outputs that arrive as an archive: whole, and never outside their folder."""
+
+import io
+import os
+import signal
+import subprocess
+import sys
+import tarfile
+from importlib.resources import files
+
+import pytest
+
+from torchship.errors import HostileInput
+from torchship.launch.kubernetes.output import Arriving, unpack
+
+FETCH = str(files("torchship.launch.kubernetes") / "scripts" / "fetch.py")
+
+
+def archive(*entries) -> io.BytesIO:
+    """Return an archive of entries: a name, a type, and its data or where it leads."""
+    tar = io.BytesIO()
+    with tarfile.open(fileobj=tar, mode="w") as made:
+        for name, kind, what in entries:
+            entry = tarfile.TarInfo(name)
+            entry.type = kind
+            if kind == tarfile.REGTYPE:
+                entry.size = len(what)
+                made.addfile(entry, io.BytesIO(what))
+            else:
+                entry.linkname = what
+                made.addfile(entry)
+    tar.seek(0)
+    return tar
+
+
+FILE, FOLDER, LINK, HARD, FIFO = (
+    tarfile.REGTYPE,
+    tarfile.DIRTYPE,
+    tarfile.SYMTYPE,
+    tarfile.LNKTYPE,
+    tarfile.FIFOTYPE,
+)
+
+
+@pytest.mark.parametrize(
+    "entries",
+    [
+        [("../evil", FILE, b"x")],
+        [("a/../../evil", FILE, b"x")],
+        [("/etc/evil", FILE, b"x")],
+        [("link", LINK, "/etc"), ("link/evil", FILE, b"x")],
+        [("link", HARD, "/etc/passwd")],
+        [("pipe", FIFO, "")],
+        [("device", tarfile.CHRTYPE, "")],
+        [("a", FILE, b"1"), ("a", FILE, b"2")],
+        [("a", FILE, b"1"), ("a/b", FILE, b"2")],
+        [("a/b", FILE, b"1"), ("a", FILE, b"2")],
+        [("/".join("a" * 200), FOLDER, "")],
+    ],
+    ids=lambda entries: entries[-1][0][:20],
+)
+def test_what_breaks_the_rules_is_refused(tmp_path, entries):
+    """Paths that lead out, links, devices, and what comes twice are no outputs."""
+    folder = tmp_path / "into"
+    folder.mkdir()
+    with pytest.raises(HostileInput):
+        unpack(archive(*entries), folder)
+    assert [each.name for each in tmp_path.iterdir()] == ["into"]
+    assert not (folder / "link").is_symlink()
+
+
+@pytest.mark.parametrize("kept", [0, 100, 512, 700, 1500])
+def test_an_archive_that_ends_too_early_is_not_taken_for_whole(tmp_path, kept):
+    """Where a connection breaks, that is noticed: no file is silently short, or missing."""
+    whole = archive(("a", FILE, b"x" * 400), ("b", FILE, b"y" * 400)).getvalue()
+    with pytest.raises(HostileInput, match="too early"):
+        unpack(io.BytesIO(whole[:kept]), tmp_path)
+
+
+def test_what_is_fetched_is_what_was_written(tmp_path):
+    """Names of all kinds, empty and large files and folders arrive; links and pipes stay away."""
+    there, here = tmp_path / "there", tmp_path / "here"
+    files_there = {
+        "metrics.json": b"{}",
+        "deep/er/model.pt": os.urandom(3_000_000),
+        "an empty file": b"",
+        "n" * 200 + "/" + "m" * 100: b"long",
+        "\N{GREEK SMALL LETTER ALPHA}\n": b"odd",
+    }
+    for name, data in files_there.items():
+        (there / name).parent.mkdir(parents=True, exist_ok=True)
+        (there / name).write_bytes(data)
+    (there / "empty").mkdir()
+    (there / "link").symlink_to("/etc/passwd")
+    os.link(there / "metrics.json", there / "second.json")
+    os.mkfifo(there / "pipe")
+    here.mkdir()
+    heard = []
+    signal.signal(signal.SIGUSR1, lambda *_: heard.append(True))
+    try:
+        with subprocess.Popen(
+            [sys.executable, FETCH, str(os.getpid()), str(there)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+        ) as process:
+            size = unpack(Arriving(process.stdout.fileno()), here)
+            assert not heard
+            process.communicate(b"arrived\n", timeout=10)
+        assert process.returncode == 0
+    finally:
+        signal.signal(signal.SIGUSR1, signal.SIG_DFL)
+    assert heard  # and not before all was here
+    arrived = {str(p.relative_to(here)): p.read_bytes() for p in here.rglob("*") if p.is_file()}
+    assert arrived == {**files_there, "second.json": b"{}"}
+    assert size == sum(map(len, arrived.values()))
+    assert (here / "empty").is_dir()
+    assert not (here / "link").is_symlink()
+
+
+def test_a_fetch_that_nobody_confirms_releases_nobody(tmp_path):
+    """Where the connection breaks, the pod is kept for another try."""
+    (tmp_path / "a").write_bytes(b"x")
+    with subprocess.Popen(["sleep", "60"]) as pod:
+        done = subprocess.run(
+            [sys.executable, FETCH, str(pod.pid), str(tmp_path)], input=b"", capture_output=True
+        )
+        assert done.returncode == 1
+        assert pod.poll() is None
+        pod.kill()
