@@ -64,6 +64,7 @@ class Slurm:
         self._leases = ExitStack()
         self._root: Path | None = None
         self._held: Held | None = None
+        self._fault: EngineError | None = None
 
     def missing(self) -> str | None:
         """Say in one sentence why no job can be submitted here; None where one can."""
@@ -102,13 +103,16 @@ class Slurm:
         Raises `EngineError` where it could not be started, or Slurm ended it. The job is over
         then, as it is after Ctrl-C.
         """
+        if self._fault is not None:
+            raise self._fault  # what kept the job from running will not have changed
         asked = job(request, reference=self._reference, shape=self._shape)
         with signals.interrupting():
             try:
                 return self._run(asked, request)
-            except BaseException:
+            except BaseException as error:
                 with signals.undisturbed():
                     self._drop()
+                self._fault = error if isinstance(error, EngineError) else None
                 raise
 
     def close(self) -> None:
