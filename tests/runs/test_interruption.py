@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 
@@ -64,3 +66,33 @@ def test_who_ignores_ctrl_c_goes_on_ignoring_it():
             os.kill(os.getpid(), signal.SIGINT)
     finally:
         signal.signal(signal.SIGINT, before)
+
+
+HEEDLESS = """
+import os, signal, sys, time
+from torchship.runs import interruption
+
+interruption._PAUSE = 0.001
+at_once = signal.set_wakeup_fd
+
+def slowly(*arguments, **named):
+    time.sleep(0.05 * (arguments == (-1,)))  # a machine with much to do, at the block's end
+    return at_once(*arguments, **named)
+
+signal.set_wakeup_fd = slowly
+try:
+    with interruption.interruptible():
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(5)
+except KeyboardInterrupt:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # as Python's own end does
+    time.sleep(0.2)
+    sys.exit(130)
+"""
+
+
+def test_nothing_is_repeated_once_it_was_heeded():
+    """However the end of the block and another Ctrl-C meet: the exit status is ours."""
+    for _ in range(5):
+        done = subprocess.run([sys.executable, "-c", HEEDLESS], check=False)
+        assert done.returncode == 130

@@ -36,6 +36,7 @@ def interruptible() -> Iterator[None]:
     try:
         yield
     finally:
+        watch.over = True  # first of all: Ctrl-C may come again before this block is through
         signal.set_wakeup_fd(before)
         os.close(told)
         watch.join()
@@ -52,11 +53,15 @@ class _Watch(threading.Thread):
         self._heard = heard
         self._thread = thread
         self.interrupted = False
+        self.over = False
+        """Nothing is repeated any more: whoever handles Ctrl-C now is not an engine."""
 
     def run(self) -> None:
         while True:
             pause = _PAUSE if self.interrupted else None
             if not select.select([self._heard], [], [], pause)[0]:
+                if self.over:
+                    return
                 signal.pthread_kill(self._thread, signal.SIGINT)
                 continue
             numbers = os.read(self._heard, 4096)
