@@ -30,6 +30,7 @@ from benchmarks import (
     share,
     size,
     startup,
+    training,
     unpack,
 )
 from benchmarks.figures import Figure, table
@@ -50,6 +51,7 @@ BENCHMARKS: dict[str, ModuleType] = {
         unpack,
         share,
         epoch,
+        training,
     )
 }
 Measure = Callable[[Workbench, Tutorial, int], list[Figure]]

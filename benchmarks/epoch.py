@@ -28,7 +28,7 @@ def measure(bench: Workbench, tutorial: Tutorial, rounds: int) -> list[Figure]: 
         raise LeftOut("no package index gives pillow") from None
     script = ROOT / "benchmarks" / "epoch_vs_stock.py"
     say("training")
-    arguments = ["--data", _data(bench), "--blocks", str(rounds), "--json"]
+    arguments = ["--data", data(bench), "--blocks", str(rounds), "--json"]
     found = json.loads(output([bench.python, script, *arguments]))
     mine = Spread(values=tuple(found["examples/mnist"]), unit="ms")
     theirs = Spread(values=tuple(found["stock"]), unit="ms")
@@ -45,7 +45,7 @@ def measure(bench: Workbench, tutorial: Tutorial, rounds: int) -> list[Figure]: 
     ]
 
 
-def _data(bench: Workbench) -> Path:
+def data(bench: Workbench) -> Path:
     """Return a folder with MNIST's four files, or with digits drawn here: the time is the same."""
     assert bench.project
     folder = bench.scratch / "data"
