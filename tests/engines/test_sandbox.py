@@ -37,6 +37,31 @@ def test_the_user_inside_is_the_one_asked_for(sandbox, number):
     assert found.out.split() == [str(number), str(number)]
 
 
+NESTED = """
+import sys
+from pathlib import Path
+from torchship.engines.container import Container, run
+from torchship.engines.relay import Streams
+root, scratch = map(Path, sys.argv[1:])
+command = ("id", "-u")
+box = Container(layers=(root,), command=command, scratch=scratch, environment={"PATH": "/usr/bin"})
+sys.exit(run(box, Streams(stdout=1, stderr=2)))
+"""
+
+
+def test_it_starts_in_a_namespace_whose_root_may_set_no_groups(root, tmp_path):
+    """So it is in that of an ordinary user, as in a rootless container."""
+    words = (sys.executable, "-c", NESTED, root, tmp_path / "scratch")
+    done = subprocess.run(
+        ["unshare", "--user", "--map-root-user", *map(str, words)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == "1000\n"
+
+
 def test_what_it_writes_belongs_to_the_caller(sandbox, tmp_path):
     """The output directory's files have the caller's owner, not that of the image's user."""
     output = tmp_path / "output"

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType, MappingProxyType
 
-from torchship.engines import syscalls
+from torchship.engines import hosts, syscalls
 from torchship.engines.relay import Relay, Streams
 from torchship.engines.scratch import scratch_folder
 from torchship.engines.specification import Specification
@@ -27,8 +27,8 @@ _BOOTSTRAP = (
     "from torchship.engines.sandbox import main; main()"
 )
 _PACKAGES = str(Path(__file__).parents[2])
+_RESOLVER = Path("/etc/resolv.conf")
 _FORWARDED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
-_HOSTS = "127.0.0.1 localhost\n::1 localhost ip6-localhost ip6-loopback\n127.0.0.1 {}\n"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -131,14 +131,13 @@ def _specification(container: Container, scratch: Path, terminal: Terminal | Non
         (scratch / name).mkdir()
     for number, layer in enumerate(layers):
         (scratch / "l" / str(number)).symlink_to(layer)
+    table = hosts.with_network if container.network else hosts.alone
     files = {
-        "/etc/hosts": _HOSTS.format(container.hostname).encode(),
+        "/etc/hosts": table(container.hostname).encode("utf-8", "surrogateescape"),
         "/etc/hostname": f"{container.hostname}\n".encode(),
     }
-    if container.network:
-        for name in ("/etc/hosts", "/etc/resolv.conf"):
-            if Path(name).exists():
-                files[name] = Path(name).read_bytes()
+    if container.network and _RESOLVER.exists():
+        files[str(_RESOLVER)] = _RESOLVER.read_bytes()
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     return {
         "uid": container.uid,

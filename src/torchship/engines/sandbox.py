@@ -66,7 +66,7 @@ def exit_status(status: int) -> int:
 
 def _enter(specification: Specification) -> None:
     uid, gid = os.getuid(), os.getgid()
-    if uid == 0:
+    if uid == 0 and _may_set_groups():
         os.setgroups([])
     flags = (
         syscalls.CLONE_NEWUSER
@@ -87,6 +87,15 @@ def _enter(specification: Specification) -> None:
     ):
         with open(f"/proc/self/{name}", "w") as stream:  # noqa: PTH123
             stream.write(text)
+
+
+def _may_set_groups() -> bool:
+    """Tell whether root may drop its groups; in the namespace of an ordinary user it may not.
+
+    Source: user_namespaces(7), "The /proc/pid/setgroups file".
+    """
+    with open("/proc/self/setgroups") as stream:  # noqa: PTH123
+        return stream.read().strip() == "allow"
 
 
 def _init(specification: Specification, control: _socket.socket) -> NoReturn:
