@@ -59,14 +59,15 @@ class Faults:
     events: list[str] = field(default_factory=list)  # then a job has no pods
     out_of_memory: bool = False  # whoever is killed was killed for that
     truncate: int = 0  # connections of `exec` that break in the middle
-    silent_log: bool = False
 
 
 class Cluster:
     """The objects of one cluster, its job controller and its only node."""
 
     def __init__(self, folder: Path, *, trainer: bool) -> None:
-        self.folder = folder
+        self.folder = folder / "pods"
+        self.tools = folder / "bin"
+        self.kubeconfig = folder / "kubeconfig"
         self.faults = Faults()
         self.created: list[Object] = []
         self.path = os.environ["PATH"]
@@ -110,9 +111,12 @@ class Cluster:
     def delete(self, kind: str, name: str) -> bool:
         """Remove an object and all that belongs to it."""
         with self.lock:
-            found = self._objects.pop((kind, name), None)
+            found = self._objects.get((kind, name))
             if found is None:
                 return False
+            container = self.containers.get(name) if kind == "pods" else None
+            if container is None or container.ended.is_set():
+                del self._objects[kind, name]
             owned = [
                 key
                 for key, one in self._objects.items()
@@ -120,13 +124,17 @@ class Cluster:
             ]
         for of, each in owned:
             self.delete(of, each)
-        if kind == "pods" and name in self.containers:
-            self.containers[name].stop(found["spec"].get("terminationGracePeriodSeconds", 30))
+        if container is not None and not container.ended.is_set():
+            # It is there until its container has ended
+            found["metadata"].setdefault("deletionTimestamp", now())
+            container.stop(found["spec"].get("terminationGracePeriodSeconds", 30))
         return True
 
-    @property
-    def left(self) -> list[str]:
-        """What there still is, but for what the tests put there."""
+    def left(self, seconds: float = 20) -> list[str]:
+        """Return what is still there after some seconds, in which pods that are ended may end."""
+        until = time.monotonic() + seconds
+        while self._objects and time.monotonic() < until:
+            time.sleep(0.05)
         with self.lock:
             return [f"{kind}/{name}" for kind, name in self._objects]
 
@@ -253,6 +261,9 @@ class Cluster:
         _state(pod, container, {"terminated": ended})
         pod["status"]["phase"] = "Failed" if status else "Succeeded"
         kubernetes_validate.validate(json.loads(json.dumps(pod)), VERSION, strict=True)
+        if "deletionTimestamp" in pod["metadata"]:
+            with self.lock:
+                self._objects.pop(("pods", name), None)
 
 
 def _condition(job: Object, kind: str, reason: str, message: str) -> None:
@@ -307,6 +318,11 @@ class _Handler(BaseHTTPRequestHandler):
         """Answer what is asked for."""
         address = urlsplit(self.path)
         self.cluster.requests.append(f"{self.command} {self.path}")
+        if address.path == "/openapi/v2":
+            # The protocol buffer of a document that describes nothing: what an old kubectl,
+            # which checks fields itself, takes for "unknown, leave it to the server"
+            self._send(b"", "application/com.github.proto-openapi.spec.v2.v1.0+protobuf")
+            return
         found = self._discovery(address.path)
         if found is not None:
             self._json(found)
@@ -349,6 +365,9 @@ class _Handler(BaseHTTPRequestHandler):
             self._refuse(404, "NotFound", "the server could not find the requested resource")
             return
         kind, name, sub = match["kind"], match["name"], match["sub"]
+        if kind == "namespaces" and name == NAMESPACE:
+            self._json({"kind": "Namespace", "apiVersion": "v1", "metadata": {"name": name}})
+            return
         if match["namespace"] not in (None, NAMESPACE):
             missing = match["namespace"]
             self._refuse(404, "NotFound", f'namespaces "{missing}" not found')
@@ -485,24 +504,29 @@ class _Handler(BaseHTTPRequestHandler):
         self._json({**status, "message": message, "reason": reason, "code": code}, status=code)
 
     def _json(self, document: Object, *, status: int = 200) -> None:
-        data = json.dumps(document).encode()
+        self._send(json.dumps(document).encode(), "application/json", status=status)
+
+    def _send(self, data: bytes, kind: str, *, status: int = 200) -> None:
         self.send_response(status)
-        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Type", kind)
         self.send_header("Content-Length", str(len(data)))
         self.end_headers()
         self.wfile.write(data)
 
 
 def _feed(channels: websocket.Channels, process: Any) -> None:
-    while message := channels.receive():
-        channel, data = message
+    while True:
         try:
+            message = channels.receive()
+            if message is None:
+                return
+            channel, data = message
             if channel == websocket.STDIN:
                 process.stdin.write(data)
                 process.stdin.flush()
             elif channel == websocket.CLOSE:
                 process.stdin.close()
-        except (BrokenPipeError, ValueError):
+        except (ConnectionError, ValueError):
             return
 
 
@@ -577,17 +601,16 @@ def _openapi(key: str, groups: dict[str, dict[str, str]]) -> Object:
 def running(folder: Path, *, trainer: bool = True) -> Iterator[Cluster]:
     """Run a cluster on a free loopback port; its kubeconfig is ``folder/kubeconfig``."""
     folder.mkdir(parents=True, exist_ok=True)
-    cluster = Cluster(folder / "pods", trainer=trainer)
-    tools = folder / "bin"
-    tools.mkdir()
-    (tools / "python3").symlink_to(sys.executable)
-    cluster.path = f"{tools}:{os.environ['PATH']}"
+    cluster = Cluster(folder, trainer=trainer)
+    cluster.tools.mkdir()
+    (cluster.tools / "python3").symlink_to(sys.executable)
+    cluster.path = f"{cluster.tools}:{os.environ['PATH']}"
     handler = type("Handler", (_Handler,), {"cluster": cluster})
     server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
     server.daemon_threads = True
     threading.Thread(target=server.serve_forever, daemon=True).start()
     address = f"http://127.0.0.1:{server.server_address[1]}"
-    (folder / "kubeconfig").write_text(kubeconfig(address))
+    cluster.kubeconfig.write_text(kubeconfig(address))
     try:
         yield cluster
     finally:

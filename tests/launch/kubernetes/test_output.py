@@ -96,7 +96,8 @@ def test_what_is_fetched_is_what_was_written(tmp_path):
     os.mkfifo(there / "pipe")
     here.mkdir()
     heard = []
-    signal.signal(signal.SIGUSR1, lambda *_: heard.append(True))
+    for number in (signal.SIGUSR1, signal.SIGUSR2):
+        signal.signal(number, lambda number, _: heard.append(number))
     try:
         with subprocess.Popen(
             [sys.executable, FETCH, str(os.getpid()), str(there)],
@@ -104,12 +105,13 @@ def test_what_is_fetched_is_what_was_written(tmp_path):
             stdout=subprocess.PIPE,
         ) as process:
             size = unpack(Arriving(process.stdout.fileno()), here)
-            assert not heard
+            assert heard == [signal.SIGUSR2]
             process.communicate(b"arrived\n", timeout=10)
         assert process.returncode == 0
     finally:
-        signal.signal(signal.SIGUSR1, signal.SIG_DFL)
-    assert heard  # and not before all was here
+        for number in (signal.SIGUSR1, signal.SIGUSR2):
+            signal.signal(number, signal.SIG_DFL)
+    assert heard == [signal.SIGUSR2, signal.SIGUSR1]  # and not before all was here
     arrived = {str(p.relative_to(here)): p.read_bytes() for p in here.rglob("*") if p.is_file()}
     assert arrived == {**files_there, "second.json": b"{}"}
     assert size == sum(map(len, arrived.values()))
@@ -120,7 +122,13 @@ def test_what_is_fetched_is_what_was_written(tmp_path):
 def test_a_fetch_that_nobody_confirms_releases_nobody(tmp_path):
     """Where the connection breaks, the pod is kept for another try."""
     (tmp_path / "a").write_bytes(b"x")
-    with subprocess.Popen(["sleep", "60"]) as pod:
+    code = "import signal\nprint(signal.sigwait({signal.SIGUSR1}))"
+    masked = {signal.SIGUSR1, signal.SIGUSR2}
+    with subprocess.Popen(
+        [sys.executable, "-c", code],
+        stdout=subprocess.PIPE,
+        preexec_fn=lambda: signal.pthread_sigmask(signal.SIG_BLOCK, masked),
+    ) as pod:
         done = subprocess.run(
             [sys.executable, FETCH, str(pod.pid), str(tmp_path)], input=b"", capture_output=True
         )

@@ -137,17 +137,15 @@ class Following:
         assert look.head is not None
         status = self._log.ended.status
         if self._job.output is not None and self._output is not None:
-            task = self._progress.task("fetching the outputs")
-            size = output.fetch(
-                self._kubectl,
-                pod=look.head.name,
-                container=self._container,
-                pid=self._log.ended.pid,
-                source=self._job.output,
-                output=self._output,
-            )
-            task.advance(size)
-            task.finish()
+            try:
+                self._fetch(look.head, self._log.ended.pid, self._job.output, self._output)
+            except EngineError as error:
+                look = self._look()
+                if look.failed is None:
+                    raise
+                # Another node's end has ended this one, and that is the news
+                self._say(f"the outputs of node 0 are lost: {error.message}")
+                return self._finished(look)
         until = time.monotonic() + _LAST
         while time.monotonic() < until:
             look = self._look()
@@ -155,6 +153,19 @@ class Following:
                 return self._finished(look) or status
             time.sleep(_SOON)
         return status
+
+    def _fetch(self, head: Pod, pid: int, source: str, into: Path) -> None:
+        task = self._progress.task("fetching the outputs")
+        size = output.fetch(
+            self._kubectl,
+            pod=head.name,
+            container=self._container,
+            pid=pid,
+            source=source,
+            output=into,
+        )
+        task.advance(size)
+        task.finish()
 
     def _finished(self, look: Look) -> int:
         head = look.head

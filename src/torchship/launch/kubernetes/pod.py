@@ -21,8 +21,8 @@ LABEL = "dev.torchship.job"
 HOLD = 600
 """Seconds for which the pod of index 0 is kept when its program has ended."""
 
-GRACE = 15
-"""Seconds that a program has from SIGTERM to SIGKILL."""
+GRACE = 30
+"""Seconds that a program has from SIGTERM to SIGKILL, and what it wrote to be fetched."""
 
 _USER = 1000  # as layers.layout has it in every image of ours
 _GPU = "nvidia.com/gpu"

@@ -9,13 +9,14 @@ from importlib.resources import files
 
 import pytest
 
-HOLD = str(files("torchship.launch.kubernetes") / "scripts" / "hold.py")
+HOLD = (files("torchship.launch.kubernetes") / "scripts" / "hold.py").read_text()
+QUICK = HOLD.replace("SHORT = 5", "SHORT = 1")
 
 
 def start(*command, seconds="60", errors="keep", index="0"):
     """Start the program, with pipes on its output."""
     return subprocess.Popen(
-        [sys.executable, HOLD, "mark-1", seconds, errors, *command],
+        [sys.executable, "-c", QUICK, "mark-1", seconds, errors, *command],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         env={**os.environ, "JOB_COMPLETION_INDEX": index},
@@ -64,10 +65,23 @@ def test_a_pod_that_is_ended_while_it_waits_can_still_be_fetched():
     with start(sys.executable, "-c", "raise SystemExit(1)") as process:
         until_marked(process)
         process.send_signal(signal.SIGTERM)
+        process.send_signal(signal.SIGUSR2)
         time.sleep(0.3)
+        process.send_signal(signal.SIGTERM)
+        time.sleep(1.5)
         assert process.poll() is None
         process.send_signal(signal.SIGUSR1)
         assert process.wait(timeout=10) == 1
+
+
+def test_a_pod_that_is_ended_and_not_fetched_does_not_stay():
+    """Where the user has left, machines are free again in seconds."""
+    with start(sys.executable, "-c", "raise SystemExit(1)") as process:
+        until_marked(process)
+        began = time.monotonic()
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(timeout=20) == 1
+        assert 0.5 < time.monotonic() - began < 10
 
 
 def test_sigterm_reaches_the_command():

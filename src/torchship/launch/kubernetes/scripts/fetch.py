@@ -3,7 +3,8 @@
     fetch.py PID FOLDER
 
 What a program says last may be lost when it ends (kubernetes/kubernetes issue 124571), so
-this one stays until it reads a line. After it, the process PID, which keeps the pod, is told.
+this one stays until it reads a line. The process PID, which keeps the pod, is told before
+and after.
 """
 
 import os
@@ -16,6 +17,7 @@ from pathlib import Path
 def main() -> int:
     """Return 0 where all has arrived."""
     pid, folder = int(sys.argv[1]), Path(sys.argv[2])
+    os.kill(pid, signal.SIGUSR2)
     # "dereference": hard links become files; symlinks are left out
     with tarfile.open(fileobj=sys.stdout.buffer, mode="w|", dereference=True) as archive:
         for path in sorted(folder.rglob("*")):
