@@ -26,6 +26,16 @@ _CAPABILITIES = ("CAP_CHOWN", "CAP_DAC_OVERRIDE", "CAP_FOWNER")
 _HOOK = "/usr/bin/nvidia-container-runtime-hook"
 """Where NVIDIA's container toolkit has the program that brings a driver into a container."""
 
+_NAMES = ("/etc/hosts", "/etc/resolv.conf")
+"""Files of a node by which a program finds the other nodes, and itself: the name of the machine
+is the node's as well, since gloo listens where that name leads to."""
+
+PLACES = ("proc", "sys", "dev", "run", "tmp", "output")
+"""Folders that something is mounted on."""
+
+FILES = tuple(name.lstrip("/") for name in _NAMES)
+"""Files that something is mounted on."""
+
 _MASKED = (
     *("/proc/acpi", "/proc/kcore", "/proc/keys", "/proc/latency_stats", "/proc/timer_list"),
     *("/proc/timer_stats", "/proc/sched_debug", "/proc/scsi", "/sys/firmware"),
@@ -64,15 +74,19 @@ def config(
             },
             "noNewPrivileges": True,
         },
-        "mounts": [*_system(shared_memory), *_own(image, root), *map(_bind, _ordered(binds))],
+        "mounts": [
+            *_system(shared_memory),
+            *_own(image, root),
+            *(_bind(Bind(source=Path(name), target=name, read_only=True)) for name in _NAMES),
+            *map(_bind, _ordered(binds)),
+        ],
         "linux": {
             "uidMappings": [{"containerID": 0, "hostID": os.geteuid(), "size": 1}],
             "gidMappings": [{"containerID": 0, "hostID": os.getegid(), "size": 1}],
-            "namespaces": [{"type": kind} for kind in ("user", "mount", "pid", "ipc", "uts")],
+            "namespaces": [{"type": kind} for kind in ("user", "mount", "pid", "ipc")],
             "maskedPaths": list(_MASKED),
             "readonlyPaths": list(_READ_ONLY),
         },
-        "hostname": image.descriptor.digest.short,
     }
     if gpus:
         document["hooks"] = {"prestart": [{"path": _HOOK, "args": [_HOOK, "prestart"]}]}

@@ -91,7 +91,7 @@ class Slurm:
         registry = Registry(self._reference.registry)
         fetch_blobs(descriptors, self._reference, store, registry=registry, progress=progress)
         task = progress.task("unpacking the image")
-        root = rootfs.tree(store, image.layers)
+        root = rootfs.tree(store, image.layers, folders=bundle.PLACES, files=bundle.FILES)
         task.finish()
         self._leases.enter_context(unpack.lease([root]))
         store.release()

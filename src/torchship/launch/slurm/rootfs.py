@@ -28,25 +28,31 @@ _REVISION = 1
 """Of how trees are made: one of another revision is not taken for one of this."""
 
 
-def tree(store: Store, layers: Sequence[Layer]) -> Path:
+def tree(
+    store: Store, layers: Sequence[Layer], *, folders: Sequence[str] = (), files: Sequence[str] = ()
+) -> Path:
     """Return the folder that holds an image's files, making it where it is not there yet.
 
+    ``folders`` and ``files`` are there, too, empty unless the image has them: to be mounted on.
     It belongs to the caller, and to nobody's program: whoever runs it mounts it read-only. It
     stays until `prune`, and as long as it is leased (`engines.unpack.lease`); the store must be
     held. Raises `LayerError` for a layer that breaks a rule.
     """
-    words = [str(_REVISION), *(str(layer.diff_id) for layer in layers)]
+    words = [str(_REVISION), *folders, *files, *(str(layer.diff_id) for layer in layers)]
     final = store.unpacked / Digest.of(" ".join(words).encode()).hex
     root = final / "root"
     if (final / LEASE).exists():
         return root
-    folders = unpack.unpack_all(layers, lambda layer: store.open_blob(layer.digest), store.unpacked)
-    with unpack.lease(folders):
+    unpacked = unpack.unpack_all(
+        layers, lambda layer: store.open_blob(layer.digest), store.unpacked
+    )
+    with unpack.lease(unpacked):
         scratch = final.with_name(f"{final.name}.{os.getpid()}.part")
         unpack.remove(scratch)
         try:
             (scratch / "root").mkdir(parents=True, mode=0o755)
-            merge(folders, scratch / "root")
+            merge(unpacked, scratch / "root")
+            _complete(scratch / "root", folders, files)
             (scratch / LEASE).touch()
             _settle(scratch)
             _rename(scratch, final)
@@ -123,6 +129,21 @@ def _is_opaque(path: str) -> bool:
     with suppress(OSError):
         return os.getxattr(path, _OPAQUE, follow_symlinks=False) == b"y"
     return False
+
+
+def _complete(root: Path, folders: Sequence[str], files: Sequence[str]) -> None:
+    """Add what is missing, where no symlink of the image's stands in the way."""
+    for name in (*folders, *files):
+        place = root
+        *above, last = name.split("/")
+        for part in above:
+            place /= part
+            if place.is_symlink() or (place.exists() and not place.is_dir()):
+                break
+            place.mkdir(exist_ok=True)
+        else:
+            if not os.path.lexists(place / last):
+                (place / last).mkdir() if name in folders else (place / last).touch()
 
 
 def _settle(folder: Path) -> None:
