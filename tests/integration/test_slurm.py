@@ -160,7 +160,7 @@ def test_nothing_is_submitted_by_a_dry_run(launch):
     evil = "$(touch /tmp/evil)'`\"; rm -rf /"
     out, _ = launch(
         *("--dry-run", "--nodes=2", "--gpus=4", "--cpus=8", "--memory=3G", "--time=90m"),
-        *("--partition=debug", "--account=a b", "-e", "KEY=hidden", "--", "sh", "-c", evil),
+        *("--partition=debug", "--account=me", "-e", "KEY=hidden", "--", "sh", "-c", evil),
     )
     for line in ("--nodes=2", "--gres=gpu:4", "--cpus-per-task=8", "--mem=3072M"):
         assert f"#SBATCH {line}\n" in out

@@ -23,13 +23,20 @@ BLIND = 72
 """Exit status of a job whose first node does not see the job's folder."""
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_WORD = re.compile(r"[A-Za-z0-9_.,:@+-]+")
 _SILENCE = 120
 """Seconds without a sign of torchship's, between two steps, after which a job ends by itself."""
 
 
 def script(job: Job, folder: Path, *, partition: str | None, account: str | None) -> str:
-    """Return what is submitted. It runs the steps that come into ``folder``."""
+    """Return what is submitted: it runs the steps that come into ``folder``.
+
+    Raises `UsageError` for names that would be more than an option of sbatch's.
+    """
     shape = job.shape
+    for option, value in (("partition", partition), ("account", account)):
+        if value is not None and not _WORD.fullmatch(value):
+            raise UsageError(f"--{option} {value!r} is no name that Slurm has")
     options = {
         "job-name": job.name,
         "nodes": shape.nodes,
