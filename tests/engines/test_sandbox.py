@@ -534,6 +534,21 @@ def test_a_reader_that_goes_away_is_the_programs_to_meet(sandbox, tmp_path):
         assert log.readline() == b"line\n"
 
 
+def test_the_log_can_be_followed(sandbox, tmp_path):
+    """What a program printed is in the log while it runs."""
+    (tmp_path / "logs").mkdir()
+    wait = "for i in {1..200}; do read -r said </logs/log && break; sleep 0.05; done"
+    with (tmp_path / "logs" / "log").open("wb") as log:
+        found = sandbox(
+            "bash",
+            "-c",
+            f'echo line; {wait}; echo "read: $said"',
+            binds=(bind(tmp_path / "logs", "/logs"),),
+            streams={"log": log},
+        )
+    assert found.out == "line\nread: line\n"
+
+
 def test_output_that_has_no_room_is_told(sandbox):
     """A full disk behind the caller's standard output ends the program, with the reason."""
     with Path("/dev/full").open("wb") as full, pytest.raises(EngineError, match="No space left"):

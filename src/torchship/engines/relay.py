@@ -185,6 +185,7 @@ class Relay:
             self.tail = (self.tail + data)[-_TAIL:]
         if self._streams.log is not None:
             self._streams.log.write(data)
+            self._streams.log.flush()  # to be followed, and whole however we end
         try:
             _write_all(self._sinks[source], data)
         except OSError as error:
