@@ -20,13 +20,14 @@ $(VENV)/.ready: pyproject.toml scripts/venv.sh
 demo: $(VENV)/.ready
 	@$(BIN)/python examples/demo.py
 
-# Engine tests start daemons of their own and have the machine to themselves: they come second.
+# Engine tests start daemons of their own, one of each kind: tests/integration/conftest.py says which
+# stay together.
 # What takes more than half a minute is left to TORCHSHIP_SLOW=1, which .ci/run sets.
 QUICK := $(if $(filter 1,$(TORCHSHIP_SLOW)),, and not slow)
 
 test: $(VENV)/.ready
 	$(BIN)/python -m pytest -n 2 -m 'not engine$(QUICK)'
-	$(BIN)/python -m pytest -m 'engine$(QUICK)'
+	$(BIN)/python -m pytest -n 2 --dist loadgroup -m 'engine$(QUICK)'
 
 lint: $(VENV)/.ready
 	$(BIN)/ruff check

@@ -9,7 +9,19 @@ from tests.integration import registry as registries
 
 from torchship.oci.patience import Patience
 
-EXAMPLE = Path(__file__).parents[2] / "examples" / "mnist"
+HERE = Path(__file__).parent
+EXAMPLE = HERE.parents[1] / "examples" / "mnist"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Let one worker have all that needs a Docker Engine, which is dear; else keep files whole.
+
+    This is what `--dist loadgroup` goes by.
+    """
+    for item in items:
+        if item.path.parent == HERE:
+            group = "docker" if "dockerd" in getattr(item, "fixturenames", ()) else item.path.name
+            item.add_marker(pytest.mark.xdist_group(group))
 
 
 @pytest.fixture(autouse=True)
