@@ -16,7 +16,13 @@ from pathlib import Path
 from tests.integration.registry import free_port, require
 
 PROGRAMS = ("slurmctld", "slurmd", "sbatch", "munged", "crun")
-NODES = ("n1", "n2")
+_PREFIX = f"t{os.getpid()}n"
+"""Of the nodes' names: clusters of several test processes share the kernel's control groups."""
+
+NODES = (f"{_PREFIX}1", f"{_PREFIX}2")
+BOTH = f"{_PREFIX}[1-2]"
+"""The nodes as Slurm names them together."""
+
 _START = 30.0  # seconds
 _V1 = Path("/sys/fs/cgroup")
 GROUPS = all(os.access(_V1 / kind, os.W_OK) for kind in ("freezer", "memory", "cpuset"))

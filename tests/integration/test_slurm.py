@@ -132,7 +132,7 @@ def test_two_nodes_run_an_image_and_its_record_is_collected(launch):
         "ls / >/output/$PET_NODE_RANK; : >here"
     )
     out, err = launch("--nodes=2", "--port=4000", "-e", "OURS=it's", "--", "sh", "-c", program)
-    assert "runs on n[1-2]" in err
+    assert f"runs on {slurm.BOTH}" in err
     for rank in range(2):
         told = "torchrun --nnodes=2 --nproc-per-node=1 --max-restarts=0 --master-port=4000"
         assert f"{told} --no-python rank={rank} head=127.0.0.1\n" in err
@@ -140,7 +140,7 @@ def test_two_nodes_run_an_image_and_its_record_is_collected(launch):
     assert err.count("/workspace\n") == 2
     made = launch.record(out)
     (run,) = made.runs
-    assert made.engine == "slurm"
+    assert made.engine == "slurm, 2 nodes of 1 process"
     assert (run.status, run.seed, set(run.outputs)) == (0, 1, {"0", "1"})
     assert run.metrics["accuracy"] in (0.01, 0.11)
     log = Path(launch.folder, out.strip()).parent / "seed-1" / "stdout.log"
@@ -174,9 +174,7 @@ def test_nothing_is_submitted_by_a_dry_run(launch):
 def test_ctrl_c_cancels_the_job(launch):
     """Nothing of a job is left after Ctrl-C, whether it waits or runs."""
     process = launch.start("--nodes=2", "--", "sh", "-c", "echo begun; sleep 100")
-    for line in process.stderr:
-        if line == "begun\n":
-            break
+    _until(process, "begun\n")
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=30)
     assert process.returncode == 130, err
@@ -206,7 +204,7 @@ def test_a_worker_that_dies_fails_the_run_at_once(launch):
     program = "echo alive; if [ $PET_NODE_RANK = 1 ]; then exit 9; fi; sleep 100"
     _, err = launch("--nodes=2", "--", "sh", "-c", program, status=1)
     assert time.monotonic() - began < 30
-    assert "n2: task 1: Exited with exit code 9" in err
+    assert f"{slurm.NODES[1]}: task 1: Exited with exit code 9" in err
     assert "ended with exit status" in err
 
 
@@ -221,17 +219,50 @@ def test_too_much_memory_ends_the_job(launch):
 def test_the_time_limit_ends_the_job(launch):
     """A job that takes too long is told so, with what it had printed."""
     process = launch.start("--time=1m", "--", "sh", "-c", "echo begun; sleep 100")
-    told = []
-    for line in process.stderr:
-        told.append(line)
-        if line == "begun\n":
-            break
+    _until(process, "begun\n")
     (job,) = launch.cluster.jobs().splitlines()
     launch.cluster.ask("scontrol", "update", f"JobId={job.split()[0]}", "EndTime=now+1seconds")
     _, err = process.communicate(timeout=60)
     assert process.returncode == 1
     assert "it took longer than its time limit" in err
     assert launch.cluster.idle()
+
+
+def test_nodes_run_the_image_by_docker(launch, dockerd, tmp_path):
+    """Where a site has Docker, the nodes pull the image from the registry; Ctrl-C ends it there."""
+    home = tmp_path / "home"
+    launch.environment["HOME"] = str(home)
+    here = {**os.environ, "HOME": str(home)}
+    here.pop("DOCKER_CONFIG", None)
+    words = ("docker", "context", "create", "tests", f"--docker=host=unix://{dockerd.socket}")
+    subprocess.run(words, env=here, check=True, capture_output=True)
+    subprocess.run(("docker", "context", "use", "tests"), env=here, check=True, capture_output=True)
+    program = 'echo "accuracy: 0.$SEED"; echo "$PET_NODE_RANK $OURS" >/output/$PET_NODE_RANK'
+    options = ("--with=docker", "--nodes=2", "--memory=500M", "--cpus=1", "-e", "OURS=it's")
+    out, err = launch(*options, "--", "sh", "-c", program)
+    assert err.count("rank=") == 2
+    (run,) = launch.record(out).runs
+    assert set(run.outputs) == {"0", "1"}
+    outputs = launch.folder / Path(out.strip()).parent / "seed-1/output"
+    assert (outputs / "1").read_text() == "1 it's\n"
+    assert (outputs / "1").stat().st_uid == os.getuid()
+    process = launch.start("--with=docker", "--", "sh", "-c", "echo begun; sleep 100")
+    _until(process, "begun\n")
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=30)
+    assert process.returncode == 130, err
+    assert launch.cluster.idle()
+    assert not dockerd.docker("ps", "--quiet", "--filter=name=torchship-")
+
+
+def _until(process: subprocess.Popen[str], line: str) -> None:
+    assert process.stderr is not None
+    told = []
+    for each in process.stderr:
+        told.append(each)
+        if each == line:
+            return
+    pytest.fail("".join(told))
 
 
 def test_without_slurm_it_is_told(launch):

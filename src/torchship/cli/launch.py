@@ -154,7 +154,6 @@ def launch(
     from torchship.platform import Platform
     from torchship.runs.execution import declared
     from torchship.runs.recording import Plan, record
-    from torchship.runs.statement import encode
 
     shape = Shape(
         nodes=nodes,
@@ -196,6 +195,7 @@ def launch(
                 first = replace(request, output=Path("output"))
                 click.echo(cluster.description(first), nl=False)
                 return
+            cluster.prepare(found.image, progress=progress)
             stated = declared(found.image)
             directory = run_directory(output, found.image.descriptor.digest)
             plan = Plan(
@@ -205,8 +205,8 @@ def launch(
                 index=found.top.digest,
             )
             made = record(plan, cluster, declared=stated, directory=directory, progress=progress)
-    directory.record.write_bytes(encode(made))
-    _tell(made, stated, directory)
+    made = replace(made, engine=f"{cluster.name}, {shape}")
+    _finish(made, stated, directory)
 
 
 def _planned(chosen: tuple[int, ...], count: int, stated: Declared) -> tuple[int | None, ...]:
@@ -218,18 +218,23 @@ def _planned(chosen: tuple[int, ...], count: int, stated: Declared) -> tuple[int
     return planned(chosen, count, seeded=stated.seed is not None)
 
 
-def _tell(made: Record, stated: Declared, directory: RecordDirectory) -> None:
-    """Tell what the runs gave; raise `RunError` where one failed."""
+def _finish(made: Record, stated: Declared, directory: RecordDirectory) -> None:
+    """Write the record and tell what the runs gave; raise `RunError` where one failed."""
     from torchship.cli.report import drawn
     from torchship.runs.recording import check
+    from torchship.runs.statement import encode
 
-    show(made)
+    lacking = None
     try:
         check(made, stated, directory)
     except MetricsError as error:  # the training itself took place
-        click.echo(f"not to be published: {error.message}", err=True)
-    else:
+        lacking = error.message
+    directory.record.write_bytes(encode(made))
+    show(made)
+    if lacking is None:
         click.echo(f"report: {drawn(directory.path)}", err=True)
+    else:
+        click.echo(f"no reproduction can be judged by this record: {lacking}", err=True)
     click.echo(directory.record)
 
 

@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
+from torchship.amounts import counted
 from torchship.engines.request import OUTPUT, Request
 from torchship.errors import UsageError
 from torchship.launch import torchrun
@@ -50,6 +51,10 @@ class Shape:
     def world(self) -> int:
         """How many processes there are in all."""
         return self.nodes * self.processes
+
+    def __str__(self) -> str:
+        each = "1 process" if self.processes == 1 else f"{self.processes} processes"
+        return f"{counted(self.nodes, 'node')} of {each}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

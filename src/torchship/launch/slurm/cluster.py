@@ -3,7 +3,7 @@
 A recording asks the image what processor and which torch there is, runs it once for each seed,
 and looks at what it wrote. Each of these alone in the queue would wait for hours; so the job is
 submitted once, and gets its steps by files in a folder that this machine and the nodes share.
-See docs/decisions/0013-slurm.md.
+See docs/decisions/0012-slurm.md.
 """
 
 from __future__ import annotations
@@ -80,6 +80,8 @@ class Slurm:
 
     def prepare(self, image: Image, *, progress: Progress = SILENT) -> None:
         """Unpack the image where the nodes see it, unless they bring it themselves."""
+        if (reason := self.missing()) is not None:
+            raise EngineError(reason, hint="run this on a login node of the cluster")
         if self._with() != "oci" or self._root is not None:
             return
         store = self._store
@@ -154,8 +156,6 @@ class Slurm:
         return self._means
 
     def _hold(self, asked: Job) -> Held:
-        if (reason := self.missing()) is not None:
-            raise EngineError(reason, hint="run this on a login node of the cluster")
         folder = _parent(self._store)
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         place = Path(tempfile.mkdtemp(prefix="job-", dir=folder))
