@@ -449,13 +449,18 @@ class World:
             yield
             return
         try:
+            # torchrun's store outlives the processes: those that it starts again must not meet
+            # at the addresses that were left in it
+            attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+            store, _, _ = next(dist.rendezvous("env://", self.rank, self.size, timeout=PATIENCE))
             dist.init_process_group(
                 "nccl" if device.type == "cuda" else "gloo",
                 timeout=PATIENCE,
                 rank=self.rank,
                 world_size=self.size,
+                store=dist.PrefixStore(f"attempt {attempt}", store),
             )
-        except (dist.DistError, ValueError) as error:
+        except (RuntimeError, ValueError) as error:
             raise UserError(
                 f"process {self.rank} of {self.size} cannot meet the others at "
                 f"{os.environ.get('MASTER_ADDR')}:{os.environ.get('MASTER_PORT')}: "
