@@ -27,7 +27,7 @@ def told(*blocks: bytes) -> bytes:
         ((b"one", b" line\n"), b"| one line\n"),
         ((b"no end",), b"| no end\n"),
         ((b"10%\r20%\r\n",), b"| 10%\r| 20%\n"),
-        ((b"a\tb\n\n",), b"| a\tb\n| \n"),
+        ((b"a\tb\n\n",), b"| a\tb\n|\n"),
     ],
 )
 def test_each_line_stands_behind_a_bar(blocks, shown):

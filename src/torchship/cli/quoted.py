@@ -12,7 +12,7 @@ from contextlib import contextmanager, suppress
 from torchship.display import clean
 
 _BLOCK = 1 << 16
-_BAR = "| "
+_BAR = "|"
 _LINES = re.compile(r"(?<=[\n\r])")  # a bare carriage return begins a line anew
 
 
@@ -43,7 +43,7 @@ def _copy(source: int, descriptor: int) -> None:
             parts = [part for part in _LINES.split(text) if part]
             told = ""
             for part in parts:
-                told += part if begun else _BAR + part
+                told += part if begun else f"{_BAR} {part}" if part != "\n" else f"{_BAR}\n"
                 begun = part[-1] not in "\n\r"
             _write(descriptor, told)
         if begun:
