@@ -6,83 +6,24 @@ import functools
 import gzip
 import hashlib
 import http.server
-import importlib.util
 import json
-import os
 import re
 import shutil
 import struct
-import subprocess
-import sys
 import threading
 from pathlib import Path
 
 import pytest
-from filelock import FileLock
+from tests.examples import programs
+from tests.examples.programs import FAULTS, IMAGES, LABELS, draw
 
-EXAMPLES = Path(__file__).parents[2] / "examples"
-MAIN = EXAMPLES / "mnist" / "main.py"
-IMAGES, LABELS = "train-images-idx3-ubyte.gz", "train-labels-idx1-ubyte.gz"
-
-
-@pytest.fixture(scope="session")
-def python() -> str:
-    """Return a Python with torch: this one, or in CI one made for the tests and kept."""
-    if importlib.util.find_spec("torch"):
-        return sys.executable
-    if os.environ.get("TORCHSHIP_REQUIRE_ENGINES") != "1":
-        pytest.skip("torch is not installed beside the tests")
-    caches = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    folder = caches / "torchship-tests" / f"torch-{sys.version_info.major}.{sys.version_info.minor}"
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    made = folder / "bin" / "python"
-    with FileLock(f"{folder}.lock"):
-        if not (folder / "whole").exists():
-            subprocess.run([sys.executable, "-m", "venv", "--clear", folder], check=True)
-            requirements = EXAMPLES / "mnist" / "requirements.txt"
-            subprocess.run([made, "-m", "pip", "install", "-q", "-r", requirements], check=True)
-            (folder / "whole").touch()
-    return str(made)
-
-
-@pytest.fixture(scope="session")
-def drawn(tmp_path_factory) -> Path:
-    """Draw a few digits once; tests that damage them take a copy."""
-    folder = tmp_path_factory.mktemp("digits")
-    draw(folder)
-    return folder
-
-
-@pytest.fixture
-def digits(drawn, tmp_path) -> Path:
-    """Give a copy of the digits to damage."""
-    return Path(shutil.copytree(drawn, tmp_path / "digits"))
-
-
-def draw(folder: Path, *, train: int = 200, test: int = 100, seed: int = 1) -> None:
-    """Run the script that draws digits."""
-    script = [sys.executable, str(EXAMPLES / "synthetic_digits.py"), str(folder)]
-    counts = ["--train", str(train), "--test", str(test), "--seed", str(seed)]
-    subprocess.run([*script, *counts], check=True, capture_output=True)
+MAIN = programs.EXAMPLES / "mnist" / "main.py"
 
 
 def run(python: str, folder: Path, *arguments: object, code: str | None = None, **environment):
     """Run main.py, or some code about it, as a process of its own."""
-    script = ["-c", code] if code else [str(MAIN)]
-    return subprocess.run(
-        [python, *script, *map(str, arguments)],
-        cwd=folder,
-        env={"PATH": os.environ["PATH"], "OMP_NUM_THREADS": "1", **environment},
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
-
-
-def rewrite(path: Path, change) -> None:
-    """Change what is compressed in a file."""
-    path.write_bytes(gzip.compress(change(gzip.decompress(path.read_bytes()))))
+    script = ["-c", code] if code else [MAIN]
+    return programs.run([python, *script, *arguments], folder, **environment)
 
 
 def test_synthetic_digits_are_repeatable(tmp_path):
@@ -162,42 +103,6 @@ def test_flags_and_defaults(python, tmp_path):
     assert found.keys() - stock.keys() == {"deterministic", "data", "output"}
     assert found["output"] == "/here"
     assert json.loads(run(python, tmp_path, "--no-cuda", code=code).stdout)["no_accel"]
-
-
-FAULTS = {
-    "truncated": (
-        lambda d: (d / IMAGES).write_bytes((d / IMAGES).read_bytes()[:-500]),
-        "end-of-stream",
-    ),
-    "not gzip": (lambda d: (d / IMAGES).write_bytes(b"<html>moved</html>"), "Not a gzipped file"),
-    "damaged": (
-        lambda d: (d / IMAGES).write_bytes(
-            (d / IMAGES).read_bytes()[:900] + bytes(64) + (d / IMAGES).read_bytes()[964:]
-        ),
-        "cannot be read",
-    ),
-    "empty": (lambda d: (d / IMAGES).write_bytes(b""), "it starts with nothing"),
-    "a folder": (lambda d: ((d / IMAGES).unlink(), (d / IMAGES).mkdir()), "Is a directory"),
-    "wrong magic": (lambda d: rewrite(d / LABELS, lambda b: b"\0\0\x0d\x01" + b[4:]), "00000d01"),
-    "half a header": (lambda d: rewrite(d / IMAGES, lambda b: b[:9]), "within its header"),
-    "wrong count": (
-        lambda d: rewrite(d / IMAGES, lambda b: b[:4] + struct.pack(">I", 60000) + b[8:]),
-        "156800 bytes after its header, which says 60000 x 28 x 28",
-    ),
-    "other shape": (
-        lambda d: rewrite(d / IMAGES, lambda b: b[:8] + struct.pack(">2I", 14, 56) + b[16:]),
-        "images of 14 x 56",
-    ),
-    "no images": (
-        lambda d: rewrite(d / IMAGES, lambda b: b[:4] + struct.pack(">3I", 0, 28, 28)),
-        "is empty",
-    ),
-    "images and labels disagree": (
-        lambda d: rewrite(d / LABELS, lambda b: b[:4] + struct.pack(">I", 199) + b[8:-1]),
-        "200 images",
-    ),
-    "label out of range": (lambda d: rewrite(d / LABELS, lambda b: b[:-1] + b"\x0b"), "label 11"),
-}
 
 
 @pytest.fixture(scope="module")
