@@ -13,6 +13,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+import pytest
 from tests.integration.registry import free_port, require
 
 PROGRAMS = ("slurmctld", "slurmd", "sbatch", "munged", "crun")
@@ -38,6 +39,11 @@ class Cluster:
 
     folder: Path
     environment: dict[str, str]
+
+    @property
+    def unseen(self) -> Path:
+        """A folder with one for each node, by its name, which that node does not see into."""
+        return self.folder / "unseen"
 
     def ask(self, *command: str) -> str:
         """Run one of Slurm's commands and return what it prints."""
@@ -67,6 +73,8 @@ class Cluster:
 @contextmanager
 def running(folder: Path) -> Iterator[Cluster]:
     """Start a cluster of two nodes in a folder, and stop it."""
+    if os.geteuid() != 0:
+        pytest.skip("nodes of Slurm's are told apart by mounts, which needs root")
     for program in PROGRAMS:
         require(program)
     with ExitStack() as stack:
@@ -74,10 +82,12 @@ def running(folder: Path) -> Iterator[Cluster]:
         configuration = _configure(folder, munge)
         environment = {"SLURM_CONF": str(configuration)}
         cluster = Cluster(folder=folder, environment=environment)
+        for name in NODES:
+            (cluster.unseen / name).mkdir(parents=True)
         _daemon(stack, folder / "slurmctld.out", "slurmctld", "-D", "-f", str(configuration))
         for name in NODES:
             words = ("slurmd", "-D", "-N", name, "-f", str(configuration))
-            _daemon(stack, folder / f"{name}.out", *_of_one_version(), *words)
+            _daemon(stack, folder / f"{name}.out", *_apart(cluster.unseen / name), *words)
         _until_idle(cluster)
         yield cluster
         cluster.ask("scancel", "--user", str(os.geteuid()))
@@ -171,12 +181,16 @@ def _configure(folder: Path, munge: Path) -> Path:
     return configuration
 
 
-def _of_one_version() -> tuple[str, ...]:
-    """Return what hides one of two versions of control groups, which crun refuses together."""
-    if not Path("/sys/fs/cgroup/unified").is_dir():
-        return ()
-    hide = 'umount /sys/fs/cgroup/unified && exec "$@"'
-    return ("unshare", "--mount", "--propagation=private", "sh", "-c", hide, "sh")
+def _apart(unseen: Path) -> tuple[str, ...]:
+    """Return what starts a program on a machine that has no folder, as another machine may.
+
+    Nor has it the second of two versions of control groups, which crun refuses together.
+    """
+    hide = f"mount -t tmpfs none '{unseen}' && chmod 0 '{unseen}'"
+    if Path("/sys/fs/cgroup/unified").is_dir():
+        hide += " && umount /sys/fs/cgroup/unified"
+    script = f'{hide} && exec "$@"'
+    return ("unshare", "--mount", "--propagation=private", "sh", "-c", script, "sh")
 
 
 def _until_idle(cluster: Cluster) -> None:

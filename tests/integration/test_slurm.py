@@ -228,6 +228,35 @@ def test_the_time_limit_ends_the_job(launch):
     assert launch.cluster.idle()
 
 
+def test_ctrl_c_takes_a_job_out_of_the_queue(launch):
+    """A job that waits is told why, and is gone after Ctrl-C."""
+    other = launch.cluster.ask(
+        *("sbatch", "--parsable", "--nodes=2", "--mem=2500", "--output=/dev/null"),
+        "--wrap=sleep 100",
+    ).strip()
+    process = launch.start("--nodes=2", "--memory=2500M")
+    _until(process, "job ", "waits in the queue: ")
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=30)
+    assert process.returncode == 130, err
+    assert [line.split()[0] for line in launch.cluster.jobs().splitlines()] == [other]
+    launch.cluster.ask("scancel", other)
+    assert launch.cluster.idle()
+
+
+@pytest.mark.parametrize("place", [0, 1])
+def test_a_node_without_the_image_is_named(launch, place):
+    """What a node does not see is told, with the path: the first node, and another one."""
+    home = launch.cluster.unseen / slurm.NODES[place] / "home"
+    launch.environment["TORCHSHIP_HOME"] = str(home)
+    _, err = launch("--nodes=2", status=1)
+    assert f"does not see {home}" in err
+    assert "TORCHSHIP_HOME" in err
+    if place:
+        assert f"node {slurm.NODES[1]} does not see" in err
+    assert not list((home / "launch").iterdir())
+
+
 def test_nodes_run_the_image_by_docker(launch, dockerd, tmp_path):
     """Where a site has Docker, the nodes pull the image from the registry; Ctrl-C ends it there."""
     home = tmp_path / "home"
@@ -255,12 +284,12 @@ def test_nodes_run_the_image_by_docker(launch, dockerd, tmp_path):
     assert not dockerd.docker("ps", "--quiet", "--filter=name=torchship-")
 
 
-def _until(process: subprocess.Popen[str], line: str) -> None:
+def _until(process: subprocess.Popen[str], *parts: str) -> None:
     assert process.stderr is not None
     told = []
-    for each in process.stderr:
-        told.append(each)
-        if each == line:
+    for line in process.stderr:
+        told.append(line)
+        if all(part in line for part in parts):
             return
     pytest.fail("".join(told))
 

@@ -99,13 +99,14 @@ def test_the_script_asks_for_what_the_shape_says():
     assert "cpus-per-task" not in text
 
 
-def test_a_place_that_a_node_does_not_see_is_noted(tmp_path):
+def test_a_place_that_a_node_does_not_see_is_told(tmp_path):
     """The check names the first missing place, and fails."""
-    (tmp_path / "see").write_text(batch.SEE)
-    words = ["bash", tmp_path / "see", tmp_path, tmp_path / "not there", tmp_path / "nor there"]
-    done = subprocess.run(words, env={"SLURMD_NODENAME": "n7"}, check=False)
+    words = ["bash", "-c", batch.SEE, "see", tmp_path, tmp_path / "not there", tmp_path / "nor"]
+    done = subprocess.run(
+        words, env={"SLURMD_NODENAME": "n7"}, capture_output=True, text=True, check=False
+    )
     assert done.returncode == 1
-    assert (tmp_path / "unseen").read_text() == f"n7 {tmp_path}/not there\n"
+    assert done.stdout == f"n7 does not see {tmp_path}/not there\n"
 
 
 @pytest.mark.parametrize("evil", ["a b", "a\n#SBATCH --uid=0", ""])

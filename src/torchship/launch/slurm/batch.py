@@ -96,7 +96,7 @@ def run(step: Step, means: str, *, places: tuple[Path, ...]) -> str:
     lines = [f"cd {shlex.quote(str(step.folder))} || exit {BLIND}"]
     if places:
         seen = " ".join(shlex.quote(str(place)) for place in places)
-        lines.append(f"{srun} bash {shlex.quote(str(step.folder / 'see'))} {seen} || exit")
+        lines.append(f"{srun} bash -c {shlex.quote(SEE)} see {seen} || exit")
     if places and (fetch := containers.fetching(step.job, means)) is not None:
         one = "srun --nodes=1 --ntasks=1 --mpi=none" if means == "apptainer" else srun
         lines.append(f"{one} bash -c {shlex.quote(fetch)} || {{ touch unfetched; exit 1; }}")
@@ -111,12 +111,11 @@ def run(step: Step, means: str, *, places: tuple[Path, ...]) -> str:
     return "\n".join(lines)
 
 
-SEE = """\
-for place; do
-    [ -e "$place" ] || { echo "$SLURMD_NODENAME $place" >>"${0%/*}/unseen"; exit 1; }
-done
-"""
-"""Notes which node does not see which place."""
+SEE = (
+    'for place; do [ -e "$place" ] && continue; '
+    'echo "$SLURMD_NODENAME does not see $place"; exit 1; done'
+)
+"""Tells which node does not see which place. It is no file: a node may not see that either."""
 
 
 def start(job: Job, *, secret: bool = False) -> str:

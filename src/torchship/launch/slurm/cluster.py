@@ -173,7 +173,6 @@ class Slurm:
         """Write what a step needs; nobody but the user reads it."""
         texts = {
             "run": batch.run(step, self._with(), places=self._places(step, first=first)),
-            "see": batch.SEE,
             "start": batch.start(step.job),
             **containers.files(step, self._with()),
             **dict.fromkeys(("stdout", "stderr", "status", "srun.log"), ""),

@@ -12,6 +12,7 @@ from torchship.progress import Progress
 
 _MEMORY = re.compile(r"oom.?kill|out.?of.?memory handler|[Ee]xceeded (job|step) memory limit")
 _PORT = re.compile(r"EADDRINUSE|[Aa]ddress already in use")
+_UNSEEN = re.compile(r"^\S+ does not see /.*$", re.M)
 _ENDED = re.compile(r"^srun: error: (\S+: tasks? .*)$", re.M)
 
 
@@ -23,11 +24,10 @@ def failed(step: Step, errors: bytes, *, number: str, progress: Progress) -> Non
     folder = step.folder
     said = (folder / "srun.log").read_text(errors="replace")
     told = errors.decode(errors="replace")
-    unseen = folder / "unseen"
-    if unseen.exists():
-        node, _, place = unseen.read_text().splitlines()[0].partition(" ")
+    unseen = _UNSEEN.search(said)
+    if unseen is not None and not any(folder.glob("begun-*")):
         raise EngineError(
-            f"node {node} does not see {place}",
+            f"node {unseen[0]}",
             hint="name folders that all nodes share: TORCHSHIP_HOME for the image, and -o for "
             "the outputs; or let the nodes pull the image, --with apptainer|podman|docker",
         )
