@@ -123,6 +123,7 @@ def test_processes_are_started_only_by_resolvers_helpers_and_engines():
         "project/apt",
         "project/revision",  # asks git
         "oci/auth",
+        "launch/kubernetes/kubectl",
     }
     # layers are made by workers, which run this very program
     assert homes("multiprocessing", "concurrent.futures.process") <= {"derive"}

@@ -30,6 +30,9 @@ _PREFIXES = re.compile(
 )
 
 
+Process = subprocess.Popen[bytes]
+
+
 class Refused(EngineError):
     """The cluster said no: what kubectl printed is in ``said``."""
 
@@ -89,8 +92,15 @@ class Kubectl:
             raise EngineError(f"`{PROGRAM} get` answered with something that is no object")
         return found
 
-    def start(self, *arguments: str, stdin: int = subprocess.DEVNULL) -> subprocess.Popen[bytes]:
+    def start(self, *arguments: str) -> Process:
         """Start it, with pipes on its output; raise `EngineError` where there is none."""
+        return self._started(arguments, subprocess.DEVNULL)
+
+    def converse(self, *arguments: str) -> Process:
+        """Start it as `start` does, with a pipe to its standard input as well."""
+        return self._started(arguments, subprocess.PIPE)
+
+    def _started(self, arguments: Sequence[str], stdin: int) -> Process:
         try:
             return subprocess.Popen(
                 self.command(*arguments),

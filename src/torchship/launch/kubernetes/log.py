@@ -5,11 +5,10 @@ from __future__ import annotations
 import os
 import re
 import select
-import subprocess
 import time
 from dataclasses import dataclass
 
-from torchship.launch.kubernetes.kubectl import Kubectl, last_words
+from torchship.launch.kubernetes.kubectl import Kubectl, Process, last_words
 
 _BLOCK = 1 << 16
 _STILL = 0.3
@@ -44,7 +43,7 @@ class Log:
         self._held = b""
         self._at = 0  # bytes of this connection
         self._seen = 0  # bytes of all of them
-        self._process: subprocess.Popen[bytes] | None = None
+        self._process: Process | None = None
         self.complaint = ""
         """What kubectl said last, where it ended without success."""
         self.ended: Ended | None = None
@@ -80,7 +79,7 @@ class Log:
             self._process.kill()
             self._shut()
 
-    def _open(self) -> subprocess.Popen[bytes]:
+    def _open(self) -> Process:
         self._process = self._kubectl.start(*self._arguments)
         self._at = 0
         return self._process

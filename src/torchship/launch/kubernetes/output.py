@@ -9,14 +9,14 @@ from __future__ import annotations
 import os
 import select
 import shutil
-import subprocess
 import tempfile
 import time
+from contextlib import suppress
 from importlib.resources import files
 from pathlib import Path
 
 from torchship.errors import EngineError, HostileInput
-from torchship.launch.kubernetes.kubectl import Kubectl, refusal
+from torchship.launch.kubernetes.kubectl import Kubectl, Process, refusal
 from torchship.layers import tarstream
 from torchship.layers.tarstream import BLOCK, Member
 
@@ -64,7 +64,7 @@ class _Broken(EngineError):
 
 
 def _attempt(kubectl: Kubectl, arguments: tuple[str, ...], folder: Path, output: Path) -> int:
-    with kubectl.start(*arguments, stdin=subprocess.PIPE) as process:
+    with kubectl.converse(*arguments) as process:
         try:
             assert process.stdin is not None
             assert process.stdout is not None
@@ -77,18 +77,16 @@ def _attempt(kubectl: Kubectl, arguments: tuple[str, ...], folder: Path, output:
                 raise
             folder.chmod(0o755)
             folder.rename(output)  # "newpath ... must be an empty directory": rename(2)
-            try:
+            with suppress(BrokenPipeError):  # all is here; the pod ends by itself
                 process.stdin.write(b"arrived\n")
                 process.stdin.close()
-                process.wait(timeout=_STALL)
-            except (BrokenPipeError, subprocess.TimeoutExpired):
-                pass  # all is here; the pod ends by itself
+            source.to_the_end()
             return size
         finally:
             process.kill()
 
 
-def _why(process: subprocess.Popen[bytes], arguments: tuple[str, ...], said: str) -> EngineError:
+def _why(process: Process, arguments: tuple[str, ...], said: str) -> EngineError:
     """Tell a cluster that refuses from a connection that breaks."""
     assert process.stderr is not None
     errors = process.stderr.read().decode(errors="replace")
@@ -117,6 +115,11 @@ class Arriving:
         found = bytes(self._buffer[:size])
         del self._buffer[:size]
         return found
+
+    def to_the_end(self) -> None:
+        """Read what is left, which nobody wants, until whoever writes has ended."""
+        while self.read(_PIECE):
+            pass
 
 
 def unpack(source: tarstream.Source, folder: Path) -> int:
