@@ -381,7 +381,8 @@ def test_the_record_is_collected(torchship, cluster, tmp_path):
     made = read(tmp_path / out.strip()).record
     assert [(run.seed, run.metrics["accuracy"]) for run in made.runs] == [(3, 0.3)]
     assert set(made.runs[0].outputs) == {"model.pt"}
-    assert (made.engine, made.hardware is not None) == ("kubernetes", True)
+    assert made.engine.startswith("kubernetes")
+    assert made.hardware is not None
     jobs = [one for one in cluster.created if one["kind"] == "Job"]
     assert len(jobs) == 3  # two questions and the run
     assert err.count("created the job") == 1
