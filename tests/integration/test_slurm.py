@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,6 +15,7 @@ from pathlib import Path
 import pytest
 from tests.integration import slurm
 from tests.integration.containers import Files, make
+from tests.integration.registry import free_port
 
 from torchship import canonical
 from torchship.layers.archive import Archive, Entry
@@ -26,6 +28,8 @@ from torchship.progress import SILENT
 from torchship.runs.publishing import read
 
 pytestmark = pytest.mark.engine
+
+EXAMPLE = Path(__file__).parents[2] / "examples" / "mnist-fast"
 
 # What the program sees of torchrun: its options, its own variables, then the program
 TORCHRUN = b"""#!/bin/bash
@@ -78,6 +82,7 @@ class Launcher:
 
     def __init__(self, folder: Path, cluster: slurm.Cluster, reference: str) -> None:
         self.folder = folder
+        self.patience = 60.0
         self.cluster = cluster
         self.reference = reference
         self.environment = {
@@ -85,6 +90,19 @@ class Launcher:
             **cluster.environment,
             "TORCHSHIP_HOME": str(cluster.folder / "home"),
         }
+
+    def tell(self, *arguments: str) -> str:
+        """Run another command of torchship, and return what it prints."""
+        done = subprocess.run(
+            (sys.executable, "-m", "torchship", *arguments),
+            cwd=self.folder,
+            env=self.environment,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout
 
     def words(self, *arguments: str) -> tuple[str, ...]:
         """Return a command line of torchship."""
@@ -106,7 +124,7 @@ class Launcher:
         """Run it to its end; return both streams. No job is left behind, however it ended."""
         process = self.start(*arguments)
         try:
-            out, err = process.communicate(timeout=40)
+            out, err = process.communicate(timeout=self.patience)
         finally:
             process.kill()
         assert process.returncode == status, err
@@ -205,7 +223,7 @@ def test_a_worker_that_dies_fails_the_run_at_once(launch):
     _, err = launch("--nodes=2", "--", "sh", "-c", program, status=1)
     assert time.monotonic() - began < 30
     assert f"{slurm.NODES[1]}: task 1: Exited with exit code 9" in err
-    assert "ended with exit status" in err
+    assert "ended with exit status 9" in err
 
 
 def test_too_much_memory_ends_the_job(launch):
@@ -299,3 +317,55 @@ def test_without_slurm_it_is_told(launch):
     launch.environment["PATH"] = "/nowhere"
     _, err = launch("--with=oci", status=1)
     assert "sbatch is not installed" in err
+
+
+MEETING = """
+import os, torch.distributed as dist
+dist.init_process_group("gloo")
+attempt = os.environ["TORCHELASTIC_RESTART_COUNT"]
+if dist.get_rank() == 1 and attempt == "0":
+    os._exit(9)
+dist.barrier()
+print("met at attempt", attempt, flush=True)
+"""
+
+
+@pytest.fixture
+def training(tmp_path, cluster, shared_registry) -> Launcher:
+    """Give what launches `examples/mnist-fast`, built and pushed."""
+    if not os.environ.get("TORCHSHIP_MIRRORS"):
+        pytest.skip("MNIST's files are not at hand: TORCHSHIP_MIRRORS names no folder of them")
+    project = tmp_path / "project"
+    shutil.copytree(EXAMPLE, project)
+    reference = f"{shared_registry.host}/me/mnist-fast:v1"
+    found = Launcher(tmp_path, cluster, reference)
+    found.patience = 600.0
+    found.tell("build", str(project), "-t", reference, "--push")
+    return found
+
+
+@pytest.mark.slow
+@pytest.mark.network
+def test_training_on_two_nodes_is_the_same_experiment(training, tmp_path):
+    """Same global batch, same accuracy within the tolerance; the record is published.
+
+    And a process that dies is started anew where that is asked for.
+    """
+    short = ("--", "python", "main.py", "--limit", "2560", "--epochs", "1", "--no-accel")
+    one = ("--engine=native", "--seeds=1,2,3", "--no-repeat", "-o", "one")
+    training.tell("record", training.reference, *one, *short)
+    port = f"--port={free_port()}"
+    training("--nodes=2", "--memory=2500M", port, "--seeds=1,2,3", "-o", "two", *short)
+    verdict = training.tell("compare", "one", "two")
+    assert "test_accuracy: WITHIN TOLERANCE" in verdict
+    record = read(tmp_path / "two").record
+    assert record.engine == "slurm, 2 nodes of 1 process"
+    assert record.hardware is not None
+    assert len(record.data) == 4
+    training.tell("publish", training.reference, "two")
+    training.environment["TORCHSHIP_HOME"] = str(tmp_path / "reader")
+    assert "3 runs" in training.tell("inspect", training.reference)
+    training.environment["TORCHSHIP_HOME"] = str(training.cluster.folder / "home")
+    options = ("--nodes=2", "--memory=1500M", f"--port={free_port()}", "--max-restarts=1")
+    _, err = training(*options, "--", "python", "-c", MEETING)
+    assert err.count("met at attempt 1") == 2

@@ -42,7 +42,7 @@ def test_start_gives_the_program_its_variables_and_nothing_of_the_node(tmp_path)
         check=True,
     )
     assert done.stdout == f"{EVIL}|{EVIL}||7|{EVIL}|"
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["begun-0", "start"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["begun", "start"]
 
 
 def test_start_tells_torchrun_the_rank_and_the_head(tmp_path):

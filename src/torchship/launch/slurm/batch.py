@@ -22,6 +22,9 @@ from torchship.launch.slurm.containers import START, Step
 BLIND = 72
 """Exit status of a job whose first node does not see the job's folder."""
 
+UNFETCHED = "torchship: no image"
+"""The last line of what a step prints whose nodes could not get the image."""
+
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _WORD = re.compile(r"[A-Za-z0-9_.,:@+-]+")
 _SILENCE = 120
@@ -99,7 +102,7 @@ def run(step: Step, means: str, *, places: tuple[Path, ...]) -> str:
         lines.append(f"{srun} bash -c {shlex.quote(SEE)} see {seen} || exit")
     if places and (fetch := containers.fetching(step.job, means)) is not None:
         one = "srun --nodes=1 --ntasks=1 --mpi=none" if means == "apptainer" else srun
-        lines.append(f"{one} bash -c {shlex.quote(fetch)} || {{ touch unfetched; exit 1; }}")
+        lines.append(f"{one} bash -c {shlex.quote(fetch)} || {{ echo {UNFETCHED}; exit 1; }}")
     lines += [
         # the name or address by which Slurm itself reaches this node, the first one of the job
         'scontrol show node "$SLURMD_NODENAME" | sed -n "s/.*NodeAddr=\\([^ ]*\\).*/\\1/p" >head',
@@ -141,7 +144,7 @@ _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _START = """\
 # Nothing of the node's environment reaches the program, but the job's number and its GPUs.
 if [ "$1" != clean ]; then
-    : >"${{0%/*}}/begun-$1"
+    echo "$1" >>"${{0%/*}}/begun"
     exec env -i "SLURM_JOB_ID=$SLURM_JOB_ID" \\
         ${{CUDA_VISIBLE_DEVICES:+"CUDA_VISIBLE_DEVICES=$CUDA_VISIBLE_DEVICES"}} \\
         /bin/sh "$0" clean "$1"

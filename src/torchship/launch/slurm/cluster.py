@@ -147,7 +147,9 @@ class Slurm:
             out.look()
             err.look()
         if status != 0:
-            outcome.failed(step, err.last, number=held.number, progress=self._progress)
+            return outcome.failed(
+                step, status, err.last, number=held.number, progress=self._progress
+            )
         return status
 
     def _with(self) -> str:
@@ -175,7 +177,7 @@ class Slurm:
             "run": batch.run(step, self._with(), places=self._places(step, first=first)),
             "start": batch.start(step.job),
             **containers.files(step, self._with()),
-            **dict.fromkeys(("stdout", "stderr", "status", "srun.log"), ""),
+            **dict.fromkeys(("stdout", "stderr", "status", "srun.log", "begun"), ""),
         }
         for name, text in texts.items():
             (step.folder / name).write_text(text)

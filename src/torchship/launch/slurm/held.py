@@ -43,6 +43,7 @@ class Held:
         self._progress = progress
         self._ready = 0
         self._told: tuple[str, str] | None = None
+        self._runs = False
         self._next = 0.0
         self._every = _ASK[0]
         self._orders = threading.Lock()
@@ -103,13 +104,16 @@ class Held:
                 f"job {self.number} would wait for ever: {found.reason}",
                 hint="`sinfo` lists partitions and what their nodes have; ask for less",
             )
-        now = (found.reason, "") if found.waiting else ("", found.nodes)
+        now = ("", found.nodes) if found.running else (found.reason, "")
         if now == self._told:
             return
-        if found.waiting:
+        if found.unknown:
+            self._progress.say(f"Slurm gives no answer, and is asked again: {found.reason}")
+        elif found.waiting:
             why = "" if found.reason in ("", "None") else f": {found.reason}"
             self._progress.say(f"job {self.number} waits in the queue{why}")
-        elif self._told is None or not self._told[1]:
+        elif not self._runs:
+            self._runs = True
             self._progress.say(f"job {self.number} runs on {found.nodes}")
         self._told = now
 

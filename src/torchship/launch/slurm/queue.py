@@ -17,10 +17,11 @@ from torchship.errors import EngineError
 _PATIENCE = 60.0
 """Seconds that the controller may take for an answer."""
 
+_UNKNOWN = "UNKNOWN"
 _WAITING = ("PENDING", "CONFIGURING", "REQUEUED", "REQUEUE_HOLD", "SPECIAL_EXIT", "SUSPENDED")
 _RUNNING = ("RUNNING", "COMPLETING", "STAGE_OUT", "SIGNALING", "RESIZING", "STOPPED")
 _HOPELESS = re.compile(
-    r"Bad(Constraints|.*)|Partition(NodeLimit|TimeLimit|Inactive)|Invalid(Account|QOS)|"
+    r"BadConstraints|Partition(NodeLimit|TimeLimit|Inactive)|Invalid(Account|QOS)|"
     r"AccountNotAllowed|QOSNotAllowed|(Assoc|QOS)Max\w*PerJob\w*|JobHeldAdmin|"
     r"launch failed requeued held|DependencyNeverSatisfied"
 )
@@ -34,6 +35,11 @@ class State:
     word: str
     reason: str = ""
     nodes: str = ""
+
+    @property
+    def unknown(self) -> bool:
+        """Tell whether Slurm gave no answer: its controller restarts, or is busy."""
+        return self.word == _UNKNOWN
 
     @property
     def waiting(self) -> bool:
@@ -99,13 +105,18 @@ def refused(errors: str) -> EngineError:
 
 
 def state(number: str) -> State | None:
-    """Return a job's state; None where it has left the queue, or Slurm gives no answer."""
-    answer = Client("squeue").ask(
-        "--noheader", f"--jobs={number}", "--format=%T|%r|%N", patience=_PATIENCE
-    )
+    """Return a job's state; None where it has left the queue."""
+    try:
+        answer = Client("squeue").ask(
+            "--noheader", f"--jobs={number}", "--format=%T|%r|%N", patience=_PATIENCE
+        )
+    except EngineError as error:
+        return State(word=_UNKNOWN, reason=error.message)
+    if answer.status != 0:
+        # a job that ended some minutes ago is forgotten, and its number is none any more
+        gone = "Invalid job id" in answer.err
+        return None if gone else State(word=_UNKNOWN, reason=answer.complaint)
     word, _, rest = answer.out.strip().partition("|")
-    if answer.status != 0 or not word:
-        return None
     reason, _, nodes = rest.partition("|")
     found = State(word=word, reason=reason, nodes=nodes)
     return found if found.waiting or found.running else None
