@@ -6,6 +6,7 @@ completion index is in a variable, SIGTERM comes before SIGKILL, both streams go
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import signal
@@ -45,21 +46,32 @@ class Container:
         self.ended = threading.Event()
         self.status = 0
         self.environment = self._environment(path)
-        container = pod["spec"]["containers"][0]
-        words = [expand(word, self.environment) for word in container["command"]]
         with self.log.open("wb") as log:
             self.process = subprocess.Popen(
-                words,
+                self._words(),
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
-                env=self.environment,
+                env=self._outside(),
                 cwd=folder,
                 start_new_session=True,
             )
 
+    def _words(self) -> list[str]:
+        words = self.pod["spec"]["containers"][0]["command"]
+        return [expand(word, self.environment) for word in words]
+
+    def _outside(self) -> dict[str, str]:
+        return self.environment
+
     def _environment(self, path: str) -> dict[str, str]:
-        variables = {"PATH": path, "PYTHONUNBUFFERED": "1", "HOME": str(self.folder)}
+        # There is no mount here: the program and `exec` are told where the volume is
+        inside = {"PATH": path, "PYTHONUNBUFFERED": "1", "HOME": str(self.folder)}
+        return {**self._given(inside), "TORCHSHIP_OUTPUT": str(self.output)}
+
+    def _given(self, inside: dict[str, str]) -> dict[str, str]:
+        """Return a container's variables: those of its image, and those of its pod."""
+        variables = dict(inside)
         annotations = self.pod["metadata"]["annotations"]
         for one in self.pod["spec"]["containers"][0].get("env", []):
             if "valueFrom" in one:
@@ -69,8 +81,6 @@ class Container:
             else:
                 variables[one["name"]] = expand(one["value"], variables)
         variables["JOB_COMPLETION_INDEX"] = annotations[INDEX]
-        # There is no mount here: the program and `exec` are told where the volume is
-        variables["TORCHSHIP_OUTPUT"] = str(self.output)
         if "PET_MASTER_ADDR" in variables:
             variables["PET_MASTER_ADDR"] = "127.0.0.1"
         return variables
@@ -105,3 +115,56 @@ class Container:
             env=self.environment,
             cwd=self.folder,
         )
+
+
+class Contained(Container):
+    """A pod's only container, as a real one: Podman pulls and runs the image.
+
+    As a kubelet would: with the pod's user, without capabilities, the command as its first
+    process, volumes where they are mounted.
+    """
+
+    @property
+    def name(self) -> str:
+        """Return what Podman calls it."""
+        return self.pod["metadata"]["name"]
+
+    def _environment(self, path: str) -> dict[str, str]:
+        self.output.chmod(0o777)  # as an emptyDir is
+        return self._given({})
+
+    def _outside(self) -> dict[str, str]:
+        # Podman insists on a file where this points, and tests keep accounts out by it
+        return {name: value for name, value in os.environ.items() if name != "DOCKER_CONFIG"}
+
+    def _words(self) -> list[str]:
+        spec = self.pod["spec"]
+        container, user = spec["containers"][0], spec["securityContext"]
+        assert user["runAsNonRoot"] and user["runAsUser"]
+        assert container["securityContext"]["capabilities"] == {"drop": ["ALL"]}
+        command = super()._words()
+        pull = ["podman", "pull", "--quiet", "--tls-verify=false", container["image"]]
+        subprocess.run(pull, capture_output=True, env=self._outside(), check=True)
+        variables = [f"--env={name}={value}" for name, value in self.environment.items()]
+        return [
+            *("podman", "run", "--rm", f"--name={self.name}", "--network=host"),
+            *("--pull=never", "--cap-drop=ALL", "--security-opt=no-new-privileges"),
+            f"--user={user['runAsUser']}:{user['runAsGroup']}",
+            f"--workdir={container['workingDir']}",
+            f"--volume={self.output}:/output",
+            *variables,
+            f"--entrypoint={json.dumps(command[:1])}",
+            container["image"],
+            *command[1:],
+        ]
+
+    def kill(self) -> None:
+        """End it at once."""
+        gone = ["podman", "rm", "--force", self.name]
+        subprocess.run(gone, capture_output=True, env=self._outside(), check=False)
+
+    def run(self, command: list[str]) -> subprocess.Popen[bytes]:
+        """Run a second program in the container, with pipes."""
+        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+        words = ["podman", "exec", "--interactive", self.name, *command]
+        return subprocess.Popen(words, env=self._outside(), **pipes)

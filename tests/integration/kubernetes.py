@@ -68,6 +68,7 @@ class Cluster:
         self.folder = folder / "pods"
         self.tools = folder / "bin"
         self.kubeconfig = folder / "kubeconfig"
+        self.container: type[Container] = Container
         self.faults = Faults()
         self.created: list[Object] = []
         self.path = os.environ["PATH"]
@@ -249,7 +250,7 @@ class Cluster:
     def _run(self, pod: Object, container: str) -> None:
         """Do as the kubelet does: run the container to its end, and say how it fares."""
         name, began = pod["metadata"]["name"], now()
-        running = Container(pod, self.folder / name, path=self.path)
+        running = self.container(pod, self.folder / name, path=self.path)
         self.containers[name] = running
         _state(pod, container, {"running": {"startedAt": began}})
         pod["status"]["phase"] = "Running"
