@@ -63,6 +63,7 @@ def cluster(tmp_path, monkeypatch):
             assert running.left() == []
 
 
+@pytest.mark.slow
 def test_a_project_becomes_a_job(machine, bare, cluster, shared_registry):
     """Its program runs as an ordinary user without rights; its outputs and record come back."""
     (bare / "main.py").write_text(MAIN)
