@@ -1,14 +1,13 @@
-"""Whole trainings of examples/mnist-fast, between blocks of PyTorch's own example, on the CPU.
+"""Whole trainings of examples/mnist-fast, interleaved with PyTorch's own example, on the CPU.
 
     python benchmarks/training_vs_stock.py --data DIR [--seeds 10] [--first 1] [--json]
 
 DIR holds MNIST's four files. For each seed every target is trained on the 60,000 images and tested
-on the 10,000, from the first step to the last answer; before and after each stands a block of the
-stock loop of `epoch_vs_stock.py`. So each training has a stock time of its own, taken within
-the same minute: that of a batch, of which an epoch has 938. What the stock example takes to test,
-after each epoch, is not counted, and what mnist-fast takes is.
-
-Processor time is noted, too: on a busy machine it says what the clock does not.
+on the 10,000: timed from the first step to the last answer. Every 32 steps or so its clock is
+stopped for a few batches of the stock loop of `epoch_vs_stock.py`, so that a busy machine
+is busy for both: each training has a stock time of its own, that of a batch, of which an epoch
+has 938. What the stock example takes to test, after each epoch, is not counted, and what mnist-fast
+takes is. Processor time is noted, too: on a busy machine it says what the clock does not.
 
 Both sides run in one process with as many threads. Reading the files and starting torch are
 left out on both sides. Needs torch and pillow.
@@ -25,6 +24,8 @@ import statistics
 import sys
 import time
 import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 
@@ -34,7 +35,7 @@ import torch  # noqa: E402 - after the filter
 
 from epoch_vs_stock import BATCH, PerSample, example, stock_train  # noqa: E402
 
-BATCHES = 8  # of the stock loop in a block
+BATCHES = 3  # of the stock loop in a block
 EPOCH = -(-60_000 // BATCH)  # batches in one of its epochs
 
 
@@ -49,25 +50,49 @@ def load_fast() -> ModuleType:
     return module
 
 
+@dataclass(slots=True)
+class Clock:
+    """Seconds that went by, and seconds that processors worked."""
+
+    wall: float = 0.0
+    processor: float = 0.0
+
+    @contextlib.contextmanager
+    def running(self) -> Iterator[None]:
+        """Count what happens meanwhile."""
+        self.toggle(-1)
+        yield
+        self.toggle(1)
+
+    def toggle(self, sign: int) -> None:
+        """Start with -1, stop with 1."""
+        self.wall += sign * time.perf_counter()
+        self.processor += sign * time.process_time()
+
+
 class Stock:
-    """The stock loop: a block of batches at a time."""
+    """The stock loop: a block of batches at a time, timed by the clock that it has just then."""
 
     def __init__(self, folder: str) -> None:
         self.dataset = PerSample(folder)
         self.network = example.Net()
         self.optimizer = torch.optim.Adadelta(self.network.parameters(), lr=1.0)
         self.start = 0
+        self.renew()
 
-    def block(self) -> tuple[float, float]:
-        """Train for a block; return the milliseconds that a batch took, and of processor time."""
+    def renew(self) -> None:
+        """Begin to count anew."""
+        self.clock = Clock()
+        self.batches = 0
+
+    def block(self) -> None:
+        """Train for a block."""
         size = BATCH * BATCHES
         part = range(self.start, self.start + size)
         self.start = (self.start + size) % (60_000 - size)
-        began, used = time.perf_counter(), time.process_time()
-        with contextlib.redirect_stdout(io.StringIO()):
+        with self.clock.running(), contextlib.redirect_stdout(io.StringIO()):
             stock_train(self.network, self.dataset, self.optimizer, part)
-        wall, processor = time.perf_counter() - began, time.process_time() - used
-        return wall / BATCHES * 1000, processor / BATCHES * 1000
+        self.batches += BATCHES
 
 
 def measure(folder: str, targets: list[str], seeds: range) -> dict[str, list[dict[str, float]]]:
@@ -80,22 +105,27 @@ def measure(folder: str, targets: list[str], seeds: range) -> dict[str, list[dic
     found: dict[str, list[dict[str, float]]] = {target: [] for target in targets}
     for seed in seeds:
         for target in targets:
-            before = stock.block()
-            args = fast.parse_arguments(["--target", target, "--seed", str(seed)])
+            clock = Clock()
+            stock.renew()
+
+            def pause(*_: object, clock: Clock = clock) -> None:
+                clock.toggle(1)
+                stock.block()
+                clock.toggle(-1)
+
+            args = fast.parse_arguments(["--target", target, "--seed", str(seed), "--no-accel"])
             torch.manual_seed(seed)
-            began, used = time.perf_counter(), time.process_time()
-            model = fast.train(args, fast.World(), device, *train, lambda *_: None)
-            answers = fast.predict(model, test[0], device)
-            seconds, processor = time.perf_counter() - began, time.process_time() - used
-            after = stock.block()
+            with clock.running():
+                model = fast.train(args, fast.World(), device, *train, pause)
+                answers = fast.predict(model, test[0], device)
             right = answers.argmax(1).eq(test[1]).sum().item()
             run = {
                 "seed": seed,
-                "seconds": seconds,
                 "accuracy": 100 * right / len(test[1]),
-                "stock_ms": (before[0] + after[0]) / 2,
-                "processor_seconds": processor,
-                "stock_processor_ms": (before[1] + after[1]) / 2,
+                "seconds": clock.wall,
+                "stock_ms": 1000 * stock.clock.wall / stock.batches,
+                "processor_seconds": clock.processor,
+                "stock_processor_ms": 1000 * stock.clock.processor / stock.batches,
             }
             found[target].append(run)
             print(target, json.dumps(run), file=sys.stderr, flush=True)
