@@ -120,7 +120,7 @@ def _apptainer(step: Step) -> Sequence[str]:
     words = [
         "exec apptainer exec --containall --no-home --writable-tmpfs",
         *(["--nv"] if step.job.shape.gpus else []),
-        *(f"--bind={shlex.quote(f'{place}:{target}')}" for place, target in _mounts(step)),
+        *(f"--mount={shlex.quote(_mount(place, target))}" for place, target in _mounts(step)),
         f"docker://{shlex.quote(str(step.job.reference))}",
         f'/bin/sh {MOUNTED}/{START} "$SLURM_NODEID"',
     ]
@@ -140,5 +140,6 @@ def _mounts(step: Step) -> Sequence[tuple[Path, str]]:
 
 
 def _mount(place: Path, target: str) -> str:
+    """Return a mount as all three read it: fields of CSV, whatever characters the path has."""
     source = str(place).replace('"', '""')
-    return f'type=bind,"source={source}",target={target}'
+    return f'type=bind,"source={source}",destination={target}'
