@@ -58,6 +58,7 @@ class Faults:
     unscheduled: str | None = None
     events: list[str] = field(default_factory=list)  # then a job has no pods
     out_of_memory: bool = False  # whoever is killed was killed for that
+    outage: int = 0  # requests that are not answered, once a pod runs
     truncate: int = 0  # connections of `exec` that break in the middle
 
 
@@ -366,6 +367,10 @@ class _Handler(BaseHTTPRequestHandler):
             self._refuse(404, "NotFound", "the server could not find the requested resource")
             return
         kind, name, sub = match["kind"], match["name"], match["sub"]
+        if self.cluster.faults.outage and self.cluster.all("pods"):
+            self.cluster.faults.outage -= 1
+            self._refuse(503, "ServiceUnavailable", "the server is currently unable to answer")
+            return
         if kind == "namespaces" and name == NAMESPACE:
             self._json({"kind": "Namespace", "apiVersion": "v1", "metadata": {"name": name}})
             return

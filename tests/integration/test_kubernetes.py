@@ -89,7 +89,6 @@ def quick(monkeypatch):
     monkeypatch.setattr(following, "_LATER", 0.5)
     monkeypatch.setattr(following, "_UNHEARD", 0.5)
     monkeypatch.setattr(output, "_PAUSE", 0.1)
-    monkeypatch.setattr(following, "_RECONNECTS", 1)
     monkeypatch.setattr(pod, "GRACE", 1)
 
 
@@ -204,6 +203,34 @@ def test_connections_that_always_break(cluster, launch):
     assert "--output-claim" in raised.value.hint
 
 
+def test_a_cluster_that_does_not_answer_for_a_while(cluster, launch):
+    """A training is not given up for an API server that is replaced under it."""
+    cluster.faults.outage = 12
+    status, log, output = launch("import time; time.sleep(1)\n" + WRITES)
+    assert (status, log) == (0, "hello\na warning\n")
+    assert (output / "metrics.json").exists()
+    assert any("unable to answer; trying again" in line for line in launch.heard)
+
+
+def test_a_cluster_that_answers_no_more(cluster, launch, monkeypatch):
+    """After minutes the job is given up, and deleted as soon as that can be."""
+    monkeypatch.setattr(following, "_PATIENCE", 1)
+    cluster.faults.outage = 22
+    with pytest.raises(EngineError, match="unable to answer"):
+        launch("import time; time.sleep(60)")
+    for name in [one["metadata"]["name"] for one in cluster.all("jobs")]:
+        assert any(f"--selector=dev.torchship.job={name}" in line for line in launch.heard)
+        cluster.delete("jobs", name)
+
+
+def test_outputs_that_were_not_fetched_in_time(cluster, launch, monkeypatch):
+    """A pod that has not been kept long enough is an error: its outputs are lost."""
+    monkeypatch.setattr(pod, "HOLD", 0)
+    with pytest.raises(RunError, match="its outputs were not fetched") as raised:
+        launch(WRITES)
+    assert "--output-claim" in raised.value.hint
+
+
 def test_an_image_that_sends_a_hostile_archive(cluster, launch, tmp_path, monkeypatch):
     """A python of the image's own may send anything: it does not leave the output's folder."""
     evil = tmp_path / "python3"
@@ -269,7 +296,7 @@ def test_pods_that_a_policy_forbids_are_told(cluster, launch):
     [
         ("create jobs", "ada to create jobs in the namespace research"),
         ("list pods", "ada to list pods"),
-        ("get pods/log", "log cannot be followed.*cannot get"),
+        ("get pods/log", "ada to get pods/log"),
         ("create pods/exec", "ada to create pods/exec"),
     ],
 )

@@ -83,6 +83,13 @@ def test_what_can_be_told_is_told(errors, message, hint):
     assert hint in told.hint
 
 
+def test_what_may_pass_is_told_from_what_stays():
+    """A cluster that is out of reach may come back; one that forbids has answered."""
+    assert [refusal(each, ("get",)).final for each in (REFUSED, UNKNOWN, "")] == [False] * 3
+    final = (FORBIDDEN, QUOTA, NO_TRAINER, OLD_TRAINER)
+    assert all(refusal(each, ("get",)).final for each in final)
+
+
 def test_what_is_unknown_is_passed_on():
     """Nobody's explanation is better than the server's own words."""
     assert refusal(UNKNOWN, ("get",)).message == "kubectl get: etcdserver: request timed out"

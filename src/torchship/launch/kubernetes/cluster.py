@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+import time
 from contextlib import ExitStack
 from types import ModuleType
 
@@ -12,7 +13,7 @@ from torchship.launch.job import Job, Shape
 from torchship.launch.job import job as job_of
 from torchship.launch.kubernetes import indexed, manifest, trainjob
 from torchship.launch.kubernetes.following import Following
-from torchship.launch.kubernetes.kubectl import Kubectl, not_installed
+from torchship.launch.kubernetes.kubectl import Kubectl, Refused, not_installed
 from torchship.launch.kubernetes.pod import LABEL
 from torchship.launch.kubernetes.settings import Settings
 from torchship.launch.kubernetes.trouble import NotBegun
@@ -20,6 +21,9 @@ from torchship.launch.signals import interrupting, undisturbed
 from torchship.oci.image import Image
 from torchship.oci.reference import Reference
 from torchship.progress import SILENT, Progress
+
+_PAUSES = (1, 3)
+"""Seconds between the tries to delete a job, where the cluster does not answer."""
 
 
 class Kubernetes:
@@ -109,14 +113,20 @@ class Kubernetes:
 
     def _delete(self, name: str) -> None:
         what = (self._form.MADE, f"--selector={LABEL}={name}")
-        try:
-            self._kubectl.tell("delete", *what, "--ignore-not-found", "--wait=false")
-        except EngineError as error:
-            if self._fault is None:
-                self._progress.say(
-                    f"the job may still be there: {error.message}; "
-                    f"`kubectl delete {' '.join(what)}` deletes it"
-                )
+        for pause in (*_PAUSES, None):
+            try:
+                self._kubectl.tell("delete", *what, "--ignore-not-found", "--wait=false")
+                return
+            except EngineError as error:
+                if pause is not None and not (isinstance(error, Refused) and error.final):
+                    time.sleep(pause)
+                    continue
+                if self._fault is None or pause is None:
+                    self._progress.say(
+                        f"the job may still be there: {error.message}; "
+                        f"`kubectl delete {' '.join(what)}` deletes it"
+                    )
+                return
 
 
 def _nodes(shape: Shape) -> str:

@@ -6,12 +6,11 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
-from torchship.errors import EngineError
+from torchship.errors import EngineError, RunError
 from torchship.launch.job import Job
-from torchship.launch.kubernetes import output, state, trouble
-from torchship.launch.kubernetes.kubectl import Kubectl, Refused
+from torchship.launch.kubernetes import output, pod, state, trouble
+from torchship.launch.kubernetes.kubectl import Kubectl, Refused, refusal
 from torchship.launch.kubernetes.log import Log, write
-from torchship.launch.kubernetes.pod import LABEL
 from torchship.launch.kubernetes.state import Look, Pod
 from torchship.progress import Progress
 
@@ -24,7 +23,10 @@ _UNHEARD = 15
 _LAST = 120
 """Seconds that a job may take to end when the first node has, and its output was fetched."""
 
-_RECONNECTS = 5
+_PATIENCE = 300
+"""Seconds without an answer of the cluster after which a job is given up, and a long training
+with it: networks fail for minutes, and API servers are replaced."""
+
 _TAIL = 40  # lines of a failed pod that was not followed
 
 
@@ -58,8 +60,9 @@ class Following:
         self._progress = progress
         self._said: set[str] = set()
         self._log: Log | None = None
-        self._reconnects = 0
+        self._fetched = False
         self._heard = time.monotonic()
+        self._answered = time.monotonic()
 
     def to_the_end(self) -> int:
         """Return the exit status; raise what `Kubernetes.run` does."""
@@ -77,11 +80,25 @@ class Following:
                 self._log.close()
 
     def _look(self) -> Look:
-        listing = self._kubectl.get(self._kinds, f"--selector={LABEL}={self._name}")
+        while True:
+            try:
+                listing = self._kubectl.get(self._kinds, f"--selector={pod.LABEL}={self._name}")
+                break
+            except EngineError as error:
+                self._bear(error)
+        self._answered = time.monotonic()
         look = state.read(listing, self._name, self._container)
         if not look.present:
             raise EngineError(f"somebody else deleted the job {self._name} from the cluster")
         return look
+
+    def _bear(self, error: EngineError) -> None:
+        """Wait where the cluster may soon answer again; raise the error where it will not."""
+        final = isinstance(error, Refused) and error.final
+        if final or time.monotonic() - self._answered > _PATIENCE:
+            raise error
+        self._say(f"{error.message}; trying again")
+        time.sleep(_LATER)
 
     def _tell(self, look: Look) -> None:
         if error := trouble.waiting(look, self._job):
@@ -119,16 +136,14 @@ class Following:
             self._log = self._log_of(head)
             if self._job.output is not None:
                 self._say(f"node 0 runs in the pod {head.name}")
-        if not self._log.copy(_LATER):
+        if not self._log.copy(_LATER) or head.terminated is not None:
             return
-        if self._log.complaint and head.terminated is None:
-            self._reconnects += 1
-            if self._reconnects > _RECONNECTS:
-                raise EngineError(f"the job's log cannot be followed: {self._log.complaint}")
+        if self._log.complaint:
+            self._bear(refusal(self._log.complaint, ("logs",)))
         time.sleep(_SOON)
 
-    def _log_of(self, pod: Pod) -> Log:
-        return Log(self._kubectl, pod.name, self._container, self._name, self._sinks)
+    def _log_of(self, node: Pod) -> Log:
+        return Log(self._kubectl, node.name, self._container, self._name, self._sinks)
 
     def _ended(self, look: Look) -> int:
         """Fetch the output of a program that has ended, and see the job to its end."""
@@ -164,6 +179,7 @@ class Following:
             source=source,
             output=into,
         )
+        self._fetched = True
         task.advance(size)
         task.finish()
 
@@ -173,6 +189,12 @@ class Following:
             self._log = self._log_of(head)
         if self._log is not None and self._log.ended is None:
             self._log.copy(_LATER)
+        if look.complete and self._output is not None and not self._fetched:
+            raise RunError(
+                f"the job has ended, and its outputs were not fetched in the {pod.HOLD} s for "
+                "which they are kept",
+                hint="keep torchship running; with --output-claim NAME they stay in the cluster",
+            )
         if look.complete:
             return 0
         if error := trouble.failure(look, self._job, began=self._log is not None):
@@ -187,8 +209,8 @@ class Following:
                 write(sink, self._tail(culprit))
         return status
 
-    def _tail(self, pod: Pod) -> bytes:
-        arguments = (f"--container={self._container}", f"--tail={_TAIL}", f"pod/{pod.name}")
+    def _tail(self, node: Pod) -> bytes:
+        arguments = (f"--container={self._container}", f"--tail={_TAIL}", f"pod/{node.name}")
         try:
             return self._kubectl.tell("logs", *arguments).encode()
         except EngineError as error:

@@ -29,14 +29,22 @@ _PREFIXES = re.compile(
     r"|error validating \"STDIN\": |Error in configuration: )+"
 )
 
+_FINAL = re.compile(
+    r"\((?:Forbidden|NotFound|BadRequest|Invalid|Unauthorized)\)|is forbidden|must be logged in"
+    r"|no matches for kind|context was not found|context \"[^\"]*\" does not exist"
+)
 
 Process = subprocess.Popen[bytes]
 
 
 class Refused(EngineError):
-    """The cluster said no: what kubectl printed is in ``said``."""
+    """The request failed: what kubectl printed is in ``said``.
+
+    ``final`` tells that the cluster has answered, and would answer the same again.
+    """
 
     said = ""
+    final = False
 
 
 class Kubectl:
@@ -136,6 +144,7 @@ def refusal(errors: str, arguments: Sequence[str]) -> Refused:
     message, hint = _explained(said, errors)
     error = Refused(message or f"kubectl {arguments[0]}: {said or 'it did not say why'}", hint=hint)
     error.said = said
+    error.final = _FINAL.search(errors) is not None
     return error
 
 
