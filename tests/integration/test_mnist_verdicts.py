@@ -1,10 +1,9 @@
 """Author and reproducer on the real MNIST: two users, two stores, one registry, five verdicts.
 
-What is trained is `examples/mnist`, cut short by one change of the test's own: an epoch is its
-first 20 batches (1,280 of the 60,000 images), which is enough for about eight right answers in
-ten, and leaves a spread between seeds that is real. Everything else, the 10,000 test images
-too, is as it is published. The author has one processor: two threads that wait for each other
-on a busy machine take many times as long.
+What is trained is `examples/mnist-fast`, on the first 2,560 of the 60,000 images, which is enough
+for nine right answers in ten, and leaves a spread between seeds that is real. The 10,000 test
+images are all there. The author has one processor: two threads that wait for each other on a busy
+machine take many times as long.
 """
 
 from __future__ import annotations
@@ -34,19 +33,17 @@ from torchship.runs.record import Record
 
 pytestmark = [pytest.mark.engine, pytest.mark.network, pytest.mark.slow]
 
-EXAMPLE = Path(__file__).parents[2] / "examples" / "mnist"
+EXAMPLE = Path(__file__).parents[2] / "examples" / "mnist-fast"
 REQUIRED = os.environ.get("TORCHSHIP_REQUIRE_ENGINES") == "1"
 SYSTEM_PYTHON = "/usr/bin/python3"
 NEEDS_TWO = pytest.mark.skipif(
     len(os.sched_getaffinity(0)) < 2 and not REQUIRED, reason="needs two processors"
 )
 
-WHOLE = "order.split(args.batch_size)"
-SHORT = f"{WHOLE}[:20]"
-RATE = '"--lr", type=float, default=1.0'
+RATE = '"--lr", type=float, default=0.01'
 ONE_CPU = ("--engine", "native", "--cpus", "1")
 TWO_CPUS = ("--engine", "native", "--cpus", "2")
-COMMAND = ("--", "python", "main.py", "--epochs", "1", "--test-batch-size", "100", "--save-model")
+COMMAND = ("--", "python", "main.py", "--limit", "2560", "--epochs", "1", "--save-model")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,7 +92,6 @@ def stage(shared_registry: RunningRegistry, mirrors: str) -> Iterator[Stage]:
         reader = _machine(root / "reader", 1001, "")
         project = author.root / "mnist"
         shutil.copytree(EXAMPLE, project, ignore=shutil.ignore_patterns("__pycache__", "runs"))
-        _edit(project, WHOLE, SHORT)
         _share_downloads(author.home)
         _give(author, 1000)
         reference = f"{shared_registry.host}/author/mnist:v1"
@@ -191,14 +187,14 @@ def test_the_record(stage):
     found = stage.record
     accuracy = next(claim for claim in found.claims if claim.name == "test_accuracy")
     assert (accuracy.n, accuracy.examples, accuracy.better) == (5, 10_000, "higher")
-    assert 0.7 < accuracy.mean < 0.99
+    assert 0.8 < accuracy.mean < 0.99
     assert 0 < accuracy.spread < 0.1
     assert found.software.torch.startswith("2.")
     assert found.hardware.instruction_set
     assert {Path(file.name).name: file.digest.hex for file in found.data} == {
         Path(data.path).name: data.digest.hex for data in projects.load(EXAMPLE).data
     }
-    assert [list(run.tensors) for run in found.runs] == [["mnist_cnn.pt"]] * 5
+    assert [list(run.tensors) for run in found.runs] == [["mnist_fast.pt"]] * 5
     if os.geteuid() == 0:
         owners = {machine.home.stat().st_uid for machine in (stage.author, stage.reader)}
         assert owners == {1000, 1001}
@@ -219,7 +215,7 @@ def test_another_number_of_threads(stage):
     assert answer.status == 0, answer.out + answer.err
     assert answer.out.startswith("WITHIN TOLERANCE: all 2 claims hold")
     assert "torch takes 2 threads here, and took 1 there" in answer.err
-    assert "first difference of seed 1 in metrics.jsonl: epoch 1, " in answer.out
+    assert "first difference of seed 1 in metrics.jsonl: step " in answer.out
     causes = answer.out.partition("the most likely cause first:\n")[2]
     assert causes.startswith("  threads: ")
 
@@ -228,7 +224,7 @@ def test_a_changed_learning_rate_behind_the_same_command(stage):
     """Another image under the name is not run for the record; a record forged for it fails."""
     changed = stage.author.root / "changed"
     shutil.copytree(stage.project, changed)
-    _edit(changed, RATE, RATE.replace("1.0", "0.001"))
+    _edit(changed, RATE, RATE.replace("0.01", "0.0001"))
     _give(stage.author, 1000)
     digest = Digest.parse(_answer(stage.author, "build", changed, "-t", "changed").out.strip())
     reference = stage.reference.replace("/mnist:", "/changed:")
