@@ -122,7 +122,7 @@ def _configure(folder: Path, munge: Path) -> Path:
     user = subprocess.run(["id", "-un"], capture_output=True, text=True, check=True).stdout.strip()
     nodes = [
         f"NodeName={name} NodeHostname={socket.gethostname()} NodeAddr=127.0.0.1 "
-        f"Port={free_port()} CPUs=2 RealMemory={_MEMORY} State=UNKNOWN"
+        f"Port={free_port()} CPUs=2 RealMemory={_MEMORY} Gres=gpu:1 State=UNKNOWN"
         for name in NODES
     ]
     for name in ("state", *NODES):
@@ -145,6 +145,7 @@ def _configure(folder: Path, munge: Path) -> Path:
                 *(("ProctrackType=proctrack/cgroup", "TaskPlugin=task/cgroup") if GROUPS else ()),
                 *(() if GROUPS else ("ProctrackType=proctrack/pgid", "TaskPlugin=task/none")),
                 "MpiDefault=none",
+                "GresTypes=gpu",
                 "SelectType=select/cons_tres",
                 "SelectTypeParameters=CR_CPU_Memory",
                 "DefMemPerNode=1000",
@@ -159,6 +160,8 @@ def _configure(folder: Path, munge: Path) -> Path:
             )
         )
     )
+    # a GPU as far as Slurm can see, of no maker's
+    (folder / "gres.conf").write_text("Name=gpu File=/dev/zero\n")
     (folder / "cgroup.conf").write_text(
         f"CgroupPlugin=cgroup/v1\nCgroupMountpoint={_V1}\nCgroupAutomount=no\n"
         "ConstrainRAMSpace=yes\nConstrainSwapSpace=yes\n"

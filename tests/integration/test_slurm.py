@@ -205,7 +205,7 @@ def test_ctrl_c_cancels_the_job(launch):
     [
         (("--nodes=3",), "would wait for ever: Partition"),
         (("--partition=nowhere",), "Slurm refuses the job: Invalid partition name specified"),
-        (("--gpus=1",), "Slurm refuses the job: "),
+        (("--gpus=2",), "Slurm refuses the job: "),
         (("--time=2d",), "would wait for ever: PartitionTimeLimit"),
         (("--memory=900G",), "Slurm refuses the job: "),
     ],
@@ -260,6 +260,13 @@ def test_ctrl_c_takes_a_job_out_of_the_queue(launch):
     assert [line.split()[0] for line in launch.cluster.jobs().splitlines()] == [other]
     launch.cluster.ask("scancel", other)
     assert launch.cluster.idle()
+
+
+def test_a_node_without_nvidias_driver_is_told(launch):
+    """GPUs are asked of Slurm, and the node is asked what it has of the driver."""
+    _, err = launch("--gpus=1", status=1)
+    assert "runs on" in err
+    assert "the first node has no device /dev/nvidia0" in err
 
 
 @pytest.mark.parametrize("place", [0, 1])

@@ -121,15 +121,24 @@ SEE = (
 """Tells which node does not see which place. It is no file: a node may not see that either."""
 
 
-def start(job: Job, *, secret: bool = False) -> str:
+def asking(question: str, answer: Path) -> str:
+    """Return the bash that asks a node itself something; it writes the answer to a file."""
+    srun = "exec srun --nodes=1 --ntasks=1 --mpi=none"
+    return f"{srun} bash -c {shlex.quote(question)} >{shlex.quote(str(answer))}\n"
+
+
+def start(job: Job, *, libraries: str | None = None, secret: bool = False) -> str:
     """Return the shell program that a container runs, with the node's place as its argument.
 
-    ``secret`` leaves out the values of the variables that the user set.
+    ``libraries`` is a folder that is searched last. ``secret`` leaves out the values of the
+    variables that the user set.
     """
-    variables = {"PATH": _PATH, "HOME": "/root", **job.image.environment}
     given = {name: "..." if secret else value for name, value in job.environment.items()}
+    variables = {"PATH": _PATH, "HOME": "/root", **job.image.environment, **given}
+    if libraries is not None:
+        searched = variables.get("LD_LIBRARY_PATH", "")
+        variables["LD_LIBRARY_PATH"] = f"{searched}:{libraries}".lstrip(":")
     lines = [f"export {_named(name)}={shlex.quote(value)}" for name, value in variables.items()]
-    lines += [f"export {_named(name)}={shlex.quote(value)}" for name, value in given.items()]
     if job.shape.world > 1:
         lines.append(f'export {torchrun.NODE_RANK}="$2"')
         lines.append(f'read -r {torchrun.HEAD} <"${{0%/*}}/head" && export {torchrun.HEAD}')

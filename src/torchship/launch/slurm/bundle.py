@@ -23,8 +23,6 @@ _SPECIFICATION = "1.0.2"
 _SMALL = 64 << 20
 """Bytes of a working directory that every container may have a copy of, in memory."""
 _CAPABILITIES = ("CAP_CHOWN", "CAP_DAC_OVERRIDE", "CAP_FOWNER")
-_HOOK = "/usr/bin/nvidia-container-runtime-hook"
-"""Where NVIDIA's container toolkit has the program that brings a driver into a container."""
 
 _NAMES = ("/etc/hosts", "/etc/resolv.conf")
 """Files of a node by which a program finds the other nodes, and itself: the name of the machine
@@ -45,16 +43,15 @@ _READ_ONLY = ("/proc/asound", "/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Bind:
-    """A folder of the nodes that the container sees."""
+    """A file, folder or device of the nodes that the container sees."""
 
     source: Path
     target: str
     read_only: bool = False
+    device: bool = False
 
 
-def config(
-    image: Image, root: Path, binds: Sequence[Bind], *, shared_memory: int | None, gpus: bool
-) -> bytes:
+def config(image: Image, root: Path, binds: Sequence[Bind], *, shared_memory: int | None) -> bytes:
     """Return a bundle's configuration. ``root`` is the image's tree, the same on all nodes.
 
     The tree is shared and read-only; /tmp, the home and a small working directory are the
@@ -88,8 +85,6 @@ def config(
             "readonlyPaths": list(_READ_ONLY),
         },
     }
-    if gpus:
-        document["hooks"] = {"prestart": [{"path": _HOOK, "args": [_HOOK, "prestart"]}]}
     return canonical.encode(document)
 
 
@@ -146,7 +141,10 @@ def _bind(bind: Bind) -> dict[str, Any]:
         "destination": bind.target,
         "type": "none",
         "source": str(bind.source),
-        "options": ["rbind", "nosuid", "nodev", "ro" if bind.read_only else "rw"],
+        "options": [
+            *("rbind", "nosuid", "ro" if bind.read_only else "rw"),
+            *(() if bind.device else ("nodev",)),
+        ],
     }
 
 

@@ -20,7 +20,7 @@ from torchship.engines.request import OUTPUT, Request
 from torchship.errors import EngineError
 from torchship.launch import signals
 from torchship.launch.job import Job, Shape, job
-from torchship.launch.slurm import batch, bundle, containers, means, outcome, queue, rootfs
+from torchship.launch.slurm import batch, bundle, containers, gpus, means, outcome, queue, rootfs
 from torchship.launch.slurm.containers import MOUNTED, Step
 from torchship.launch.slurm.follow import Log, Tail
 from torchship.launch.slurm.held import Held
@@ -65,6 +65,8 @@ class Slurm:
         self._root: Path | None = None
         self._held: Held | None = None
         self._fault: EngineError | None = None
+        self._seen = False
+        self._gpus: tuple[bundle.Bind, ...] = ()
 
     def missing(self) -> str | None:
         """Say in one sentence why no job can be submitted here; None where one can."""
@@ -130,27 +132,30 @@ class Slurm:
         if self._held is None:
             self._held = self._hold(asked)
         held = self._held
+        if self._root is not None and self._shape.gpus and not self._gpus:
+            self._gpus = gpus.binds(self._asked(held, gpus.QUESTION))
         folder = held.next_step()
         output = request.output.absolute() if request.output else None
         step = Step(job=asked, folder=folder, output=output)
-        self._write(step, first=held.steps == 1)
+        self._write(step)
         with Log(request.log) as log:
             out = Tail(folder / "stdout", (*log.descriptors, request.stdout))
             err = Tail(folder / "stderr", (*log.descriptors, request.stderr))
-            held.hand_over()
-            pause = _LOOK[0]
-            while (status := held.status()) is None:
-                moved = out.look() | err.look()
-                held.watch()
-                pause = _LOOK[0] if moved else min(pause * 1.5, _LOOK[1])
-                time.sleep(pause)
-            out.look()
-            err.look()
+            status = _ended(held, out, err)
         if status != 0:
             return outcome.failed(
                 step, status, err.last, number=held.number, progress=self._progress
             )
         return status
+
+    def _asked(self, held: Held, question: str) -> str:
+        """Return what a node answers to a line of bash."""
+        folder = held.next_step()
+        (folder / "run").write_text(batch.asking(question, folder / "stdout"))
+        for name in ("stdout", "status", "srun.log"):
+            (folder / name).touch()
+        _ended(held)
+        return (folder / "stdout").read_text(errors="replace")
 
     def _with(self) -> str:
         if self._means is None:
@@ -171,18 +176,18 @@ class Slurm:
             script, place, time_limit=self._shape.time_limit, progress=self._progress
         )
 
-    def _write(self, step: Step, *, first: bool) -> None:
+    def _write(self, step: Step) -> None:
         """Write what a step needs; nobody but the user reads it."""
         texts = {
-            "run": batch.run(step, self._with(), places=self._places(step, first=first)),
-            "start": batch.start(step.job),
+            "run": batch.run(step, self._with(), places=self._places(step)),
+            "start": batch.start(step.job, libraries=gpus.LIBRARIES if self._gpus else None),
             **containers.files(step, self._with()),
             **dict.fromkeys(("stdout", "stderr", "status", "srun.log", "begun"), ""),
         }
         for name, text in texts.items():
             (step.folder / name).write_text(text)
         if self._root is not None:
-            binds = [bundle.Bind(source=step.folder, target=MOUNTED)]
+            binds = [bundle.Bind(source=step.folder, target=MOUNTED), *self._gpus]
             if step.output is not None:
                 binds.append(bundle.Bind(source=step.output, target=OUTPUT))
             folder = step.folder / "bundle"
@@ -193,20 +198,35 @@ class Slurm:
                 self._root,
                 binds,
                 shared_memory=self._shape.shared_memory,
-                gpus=self._shape.gpus > 0,
             )
             (folder / bundle.CONFIG).write_bytes(made)
 
-    def _places(self, step: Step, *, first: bool) -> tuple[Path, ...]:
+    def _places(self, step: Step) -> tuple[Path, ...]:
         """Return what all nodes must see, where it is not known yet that they do."""
-        if not first and step.output is None:
+        if self._seen and step.output is None:
             return ()
+        self._seen = True
         return tuple(place for place in (self._root, step.folder, step.output) if place)
 
     def _drop(self) -> None:
         held, self._held = self._held, None
         if held is not None:
             held.cancel()
+
+
+def _ended(held: Held, *tails: Tail) -> int:
+    """Hand the last step over and wait for its end; pass on what it prints; return its status."""
+    held.hand_over()
+    pause = _LOOK[0]
+    while (status := held.status()) is None:
+        moved = [tail.look() for tail in tails]
+        held.watch()
+        pause = _LOOK[0] if any(moved) else min(pause * 1.5, _LOOK[1])
+        time.sleep(pause)
+    for tail in tails:
+        tail.look()
+    held.begun()
+    return status
 
 
 def _parent(store: Store) -> Path:

@@ -117,6 +117,12 @@ class Held:
             self._progress.say(f"job {self.number} runs on {found.nodes}")
         self._told = now
 
+    def begun(self) -> None:
+        """Tell which nodes the job has, where it was too quick for that until now."""
+        if not self._runs:
+            self._next = 0.0
+            self.watch()
+
     def _gone(self) -> None:
         """Raise what ended the job, unless its last step did just end."""
         end = time.monotonic() + _LATE
