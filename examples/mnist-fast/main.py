@@ -600,6 +600,9 @@ def run(args, world, device):
     if world.rank == 0:
         os.makedirs(args.output, exist_ok=True)
         open(curve, "w").close()  # an --output that cannot be written shows before training does
+        for name in ("metrics.json", "confusion.json"):  # a run that fails leaves no older figures
+            with contextlib.suppress(FileNotFoundError):
+                os.remove(os.path.join(args.output, name))
 
     def log(step, steps, rate, loss):
         """Print a lap's loss, and keep it; a training that diverged ends here."""
@@ -630,8 +633,8 @@ def run(args, world, device):
     )
     say(
         f"{args.epochs:g} epochs in {trained - started:.2f} seconds, test in "
-        f"{tested - trained:.2f} seconds on {device}, {world.size} processes, "
-        f"{torch.get_num_threads()} threads each"
+        f"{tested - trained:.2f} seconds on {device} "
+        f"(processes: {world.size}, threads of each: {torch.get_num_threads()})"
     )
     final = {"test_accuracy": accuracy, "test_loss": loss, "epochs": args.epochs}
     write_json(final, args.output, "metrics.json")
