@@ -337,6 +337,7 @@ def test_a_cluster_without_kubeflow(tmp_path, monkeypatch, launch):
         pytest.raises(EngineError, match="Kubeflow Trainer is not installed"),
     ):
         launch("pass", kind="trainjob")
+    assert launch.heard == []
 
 
 def test_no_cluster_answers(tmp_path, monkeypatch, launch):

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import secrets
 import time
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from types import ModuleType
 
 from torchship.engines.request import Request
@@ -22,8 +23,8 @@ from torchship.oci.image import Image
 from torchship.oci.reference import Reference
 from torchship.progress import SILENT, Progress
 
-_PAUSES = (1, 3)
-"""Seconds between the tries to delete a job, where the cluster does not answer."""
+_PAUSES = (0, 1, 3)
+"""Seconds before each try to delete a job: the cluster may not answer at once."""
 
 
 class Kubernetes:
@@ -81,52 +82,63 @@ class Kubernetes:
                 sinks.append(stack.enter_context(request.log.open("wb", buffering=0)).fileno())
             stack.enter_context(interrupting())
             try:
-                self._create(job, name)
-                return Following(
-                    self._kubectl,
-                    job,
-                    name,
-                    kinds=self._form.KINDS,
-                    container=self._form.CONTAINER,
-                    output=request.output,
-                    sinks=tuple(sinks),
-                    progress=self._progress,
-                ).to_the_end()
+                with self._created(job, name):
+                    return Following(
+                        self._kubectl,
+                        job,
+                        name,
+                        kinds=self._form.KINDS,
+                        container=self._form.CONTAINER,
+                        output=request.output,
+                        sinks=tuple(sinks),
+                        progress=self._progress,
+                    ).to_the_end()
             except NotBegun:
                 raise  # the image's other programs may well be there
             except EngineError as error:
                 self._fault = error
                 raise
-            finally:
-                with undisturbed():
-                    self._delete(name)
 
     def _named(self, request: Request) -> tuple[Job, str]:
         job = job_of(request, reference=self._reference, shape=self._shape)
         return job, f"{job.name}-{secrets.token_hex(3)}"
 
-    def _create(self, job: Job, name: str) -> None:
+    @contextmanager
+    def _created(self, job: Job, name: str) -> Iterator[None]:
+        """Create a job, and delete it whatever happens inside."""
         objects = self._form.objects(job, name, self._settings)
-        self._kubectl.tell("create", "--filename=-", stdin=manifest.write(objects))
-        if job.output is not None:
-            self._progress.say(f"created the job {name} of {_nodes(job.shape)}")
+        try:
+            self._kubectl.tell("create", "--filename=-", stdin=manifest.write(objects))
+        except Refused as error:
+            if error.out:  # one of several objects is there
+                self._delete(name)
+            raise
+        except BaseException:
+            self._delete(name)  # it may be there
+            raise
+        try:
+            if job.output is not None:
+                self._progress.say(f"created the job {name} of {_nodes(job.shape)}")
+            yield
+        finally:
+            self._delete(name)
 
     def _delete(self, name: str) -> None:
         what = (self._form.MADE, f"--selector={LABEL}={name}")
-        for pause in (*_PAUSES, None):
-            try:
-                self._kubectl.tell("delete", *what, "--ignore-not-found", "--wait=false")
-                return
-            except EngineError as error:
-                if pause is not None and not (isinstance(error, Refused) and error.final):
-                    time.sleep(pause)
-                    continue
-                if self._fault is None or pause is None:
-                    self._progress.say(
-                        f"the job may still be there: {error.message}; "
-                        f"`kubectl delete {' '.join(what)}` deletes it"
-                    )
-                return
+        with undisturbed():
+            for pause in _PAUSES:
+                time.sleep(pause)
+                try:
+                    self._kubectl.tell("delete", *what, "--ignore-not-found", "--wait=false")
+                    return
+                except EngineError as error:
+                    last = error
+                if isinstance(last, Refused) and last.final:
+                    break
+        self._progress.say(
+            f"the job may still be there: {last.message}; "
+            f"`kubectl delete {' '.join(what)}` deletes it"
+        )
 
 
 def _nodes(shape: Shape) -> str:

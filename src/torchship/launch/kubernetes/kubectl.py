@@ -38,12 +38,13 @@ Process = subprocess.Popen[bytes]
 
 
 class Refused(EngineError):
-    """The request failed: what kubectl printed is in ``said``.
+    """The request failed: what kubectl complained of is in ``said``, what it did before in ``out``.
 
     ``final`` tells that the cluster has answered, and would answer the same again.
     """
 
     said = ""
+    out = ""
     final = False
 
 
@@ -86,7 +87,9 @@ class Kubectl:
                 hint=f"look whether `{PROGRAM} cluster-info` answers",
             ) from None
         if done.returncode != 0:
-            raise refusal(done.stderr.decode(errors="replace"), arguments)
+            error = refusal(done.stderr.decode(errors="replace"), arguments)
+            error.out = done.stdout.decode(errors="replace")
+            raise error
         return done.stdout.decode(errors="replace")
 
     def get(self, *arguments: str) -> dict[str, Any]:
