@@ -89,7 +89,7 @@ _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
     "--with",
     "means",
     type=click.Choice(["oci", "docker", "podman", "apptainer"]),
-    help="Slurm: what runs containers on the nodes; asked of the cluster unless given.",
+    help="Slurm: what runs containers on the nodes; what is found here, unless given.",
 )
 @click.option("--partition", metavar="NAME", help="Slurm: where the job is queued.")
 @click.option("--account", metavar="NAME", help="Slurm: who is charged.")

@@ -23,7 +23,9 @@ from torchship.oci.reference import Reference
 PORT = 29500
 """Where the nodes find each other, unless told otherwise: torchrun's own default."""
 
-_OUTPUT_VARIABLE = "TORCHSHIP_OUTPUT"
+OUTPUT_VARIABLE = "TORCHSHIP_OUTPUT"
+"""What tells a program where its output directory is."""
+
 _LONGEST_NAME = 40  # of 63, so that a cluster can append what makes it unique
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
@@ -84,7 +86,7 @@ def job(request: Request, *, reference: Reference, shape: Shape) -> Job:
     asked = shape if request.output is not None else question(shape)
     environment = dict(request.environment)
     if request.output is not None:
-        environment.setdefault(_OUTPUT_VARIABLE, OUTPUT)
+        environment.setdefault(OUTPUT_VARIABLE, OUTPUT)
     return Job(
         name=name(reference),
         reference=reference,

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from torchship.errors import UsageError
 from torchship.launch import torchrun
-from torchship.launch.job import Job
+from torchship.launch.job import OUTPUT_VARIABLE, Job
 from torchship.launch.slurm import containers
 from torchship.launch.slurm.containers import START, Step
 
@@ -133,7 +133,10 @@ def start(job: Job, *, libraries: str | None = None, secret: bool = False) -> st
     ``libraries`` is a folder that is searched last. ``secret`` leaves out the values of the
     variables that the user set.
     """
-    given = {name: "..." if secret else value for name, value in job.environment.items()}
+    given = {
+        name: "..." if secret and name != OUTPUT_VARIABLE else value
+        for name, value in job.environment.items()
+    }
     variables = {"PATH": _PATH, "HOME": "/root", **job.image.environment, **given}
     if libraries is not None:
         searched = variables.get("LD_LIBRARY_PATH", "")

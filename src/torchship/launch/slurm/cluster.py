@@ -76,7 +76,8 @@ class Slurm:
         """Return the script and the files of a run; nothing is submitted, nothing unpacked."""
         asked = job(request, reference=self._reference, shape=self._shape)
         folder = _parent(self._store) / "job-NUMBER"
-        step = Step(job=asked, folder=folder / "step-1", output=request.output)
+        output = request.output.absolute() if request.output else None
+        step = Step(job=asked, folder=folder / "step-1", output=output)
         script = batch.script(asked, folder, partition=self._partition, account=self._account)
         return batch.printed(script, step, self._means or means.MEANS[0])
 

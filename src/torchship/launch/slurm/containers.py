@@ -19,6 +19,10 @@ MOUNTED = "/run/torchship"
 
 START = "start"
 
+_GPUS = "${SLURM_STEP_GPUS:-${SLURM_JOB_GPUS:-all}}"
+"""The numbers that a job's GPUs have on their node. Those of CUDA_VISIBLE_DEVICES may be counted
+within the job's control group, which docker's and podman's containers are not in (srun(1))."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Step:
@@ -66,7 +70,7 @@ def _docker(step: Step) -> Sequence[str]:
         step,
         "docker",
         *('--user="$(id -u):$(id -g)"', "--cap-drop=ALL"),
-        *(['--gpus="\\"device=${CUDA_VISIBLE_DEVICES:-all}\\""'] if step.job.shape.gpus else []),
+        *([f'--gpus="\\"device={_GPUS}\\""'] if step.job.shape.gpus else []),
     )
 
 
@@ -76,7 +80,7 @@ def _podman(step: Step) -> Sequence[str]:
         "devices=()",
         *(
             (
-                'IFS=, read -ra numbers <<<"${CUDA_VISIBLE_DEVICES:-all}"',
+                f'IFS=, read -ra numbers <<<"{_GPUS}"',
                 'for number in "${numbers[@]}"; do',
                 '    devices+=(--device="nvidia.com/gpu=$number")',
                 "done",
@@ -98,7 +102,7 @@ def _engine(step: Step, name: str, *own: str) -> Sequence[str]:
         "--entrypoint=/bin/sh",
         *own,
         *(f"--mount={shlex.quote(_mount(place, target))}" for place, target in _mounts(step)),
-        *("--env=SLURM_JOB_ID", "--env=CUDA_VISIBLE_DEVICES"),
+        "--env=SLURM_JOB_ID",
     ]
     if shape.shared_memory is not None:
         words.append(f"--shm-size={shape.shared_memory}")
