@@ -199,13 +199,20 @@ def agrees(found: Project, name: str, alone: Project) -> None:
     assert steps[0] == steps[1]
 
 
-def test_two_processes_reach_what_one_does(project, alone):
-    """Without a network torchrun works: the same batches, the same accuracy, one output."""
-    ended = done(project.run("two", *torchrun(*program(*SHORT))))
+@pytest.fixture(scope="module")
+def pair(image, tmp_path_factory) -> Project:
+    """Give what two processes reach on one machine, without a network."""
+    found = Project(image=image[0], digits=image[1], folder=tmp_path_factory.mktemp("pair"))
+    ended = done(found.run("run", *torchrun(*program(*SHORT))))
     assert ended.returncode == 0, ended.stderr
-    agrees(project, "two", alone)
-    assert project.files("two") == alone.files("run")
-    log = (project.folder / "two" / "stdout.log").read_text()
+    return found
+
+
+def test_two_processes_reach_what_one_does(pair, alone):
+    """Without a network torchrun works: the same batches, the same accuracy, one output."""
+    agrees(pair, "run", alone)
+    assert pair.files("run") == alone.files("run")
+    log = (pair.folder / "run" / "stdout.log").read_text()
     assert log.count("Accuracy: ") == 1
 
 
@@ -227,7 +234,7 @@ def test_a_process_that_is_killed_ends_the_run(project):
 
 def test_a_process_that_is_killed_is_started_again_when_asked_for(project):
     """With --max-restarts 1 all processes start anew once, and the run comes to its end."""
-    command = project.run("again", *torchrun("--max-restarts=1", *program(*SMALL, "--epochs=40")))
+    command = project.run("again", *torchrun("--max-restarts=1", *program(*SMALL, "--epochs=20")))
     log = project.folder / "again" / "stdout.log"
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as run:
         said(log, "Train Step", run)
@@ -311,12 +318,19 @@ def statuses(run: subprocess.Popen[str], project: Project, timeout: float) -> li
     return [int(word) for word in out.split()]
 
 
-def test_two_machines_reach_what_one_does(project, alone):
-    """A container on each of two addresses: they talk over the cable; the first has the output."""
+def test_two_machines_do_what_two_processes_do(project, pair):
+    """A container on each of two addresses: they talk over the cable, and give the same bits.
+
+    The first has the output.
+    """
     with machines(project, SHORT) as run:
         assert statuses(run, project, 280) == [0, 0], (project.folder / "first.log").read_text()
-    agrees(project, "first", alone)
-    assert project.files("first") == alone.files("run")
+    assert project.files("first") == pair.files("run")
+    for name in pair.files("run"):
+        one, two = (
+            each / "output" / name for each in (pair.folder / "run", project.folder / "first")
+        )
+        assert one.read_bytes() == two.read_bytes()
     assert project.files("second") == []
     (cable,) = json.loads((project.folder / "cable.json").read_text())
     assert cable["stats64"]["rx"]["bytes"] > 1_000_000
