@@ -442,6 +442,17 @@ def test_a_dry_run_needs_no_cluster(torchship, monkeypatch, tmp_path):
         kubernetes_validate.validate(one, kubernetes.VERSION, strict=True)
 
 
+def test_without_kubectl(torchship, monkeypatch, tmp_path):
+    """A machine without kubectl is told what is missing, and nothing else."""
+    monkeypatch.setenv("PATH", str(tmp_path / "nothing"))
+    with torchship() as process:
+        out, err = process.communicate(timeout=30)
+    assert (process.returncode, out) == (1, "")
+    assert "torchship: kubectl is not installed\n" in err
+    assert "may still be there" not in err
+    assert not list(tmp_path.glob("runs/*"))
+
+
 @pytest.mark.parametrize(
     ("arguments", "told", "status"),
     [

@@ -37,6 +37,17 @@ OLD_TRAINER = (
 UNKNOWN = "Warning: old\nError from server (InternalError): etcdserver: request timed out\n"
 
 
+NO_SCHEMAS = (
+    'error: error validating "STDIN": error validating data: failed to download openapi: Get '
+    '"https://10.0.0.1:6443/openapi/v2?timeout=32s": dial tcp 10.0.0.1:6443: i/o timeout; if you '
+    "choose to ignore these errors, turn validation off with --validate=false\n"
+)
+SLOW = (
+    'Unable to connect to the server: Get "https://10.0.0.1:6443/api": net/http: TLS handshake '
+    "timeout\n"
+)
+
+
 @pytest.mark.parametrize(
     ("errors", "message", "hint"),
     [
@@ -70,7 +81,7 @@ UNKNOWN = "Warning: old\nError from server (InternalError): etcdserver: request 
         (
             "Unable to connect to the server: dial tcp: lookup cluster.example on 127.0.0.1:53: no "
             "such host\n",
-            "no Kubernetes cluster answers: Unable to connect",
+            "no Kubernetes cluster answers at cluster.example",
             "--context",
         ),
     ],
@@ -106,6 +117,14 @@ def test_without_kubectl(tmp_path, monkeypatch):
         kubectl.tell("get", "pods")
     with pytest.raises(EngineError, match="kubectl is not installed"):
         kubectl.start("logs", "x")
+
+
+def test_without_a_configuration(tmp_path, monkeypatch):
+    """What kubectl falls back to, a server on this machine, is no cluster of the user's."""
+    monkeypatch.delenv("KUBECONFIG", raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    said = REFUSED.replace("127.0.0.1:1", "localhost:8080")
+    assert refusal(said, ("get",)).message == "kubectl knows no cluster"
 
 
 def test_where_the_cluster_is(tmp_path):

@@ -75,6 +75,8 @@ class Kubernetes:
         if request.mounts:
             # What is asked of outputs that are here already stays unknown: see runs.inside
             raise EngineError("a pod sees no folder of this machine")
+        if not self._kubectl.installed:
+            raise not_installed()
         job, name = self._named(request)
         with ExitStack() as stack:
             sinks = [request.stdout]

@@ -29,6 +29,11 @@ _PREFIXES = re.compile(
     r"|error validating \"STDIN\": |Error in configuration: )+"
 )
 
+_UNREACHED = re.compile(
+    r"connection to the server (\S+) was refused"
+    r"|https?://([^/\s\"\\]+)\S* (?:dial tcp|net/http|context deadline|EOF|read tcp)"
+    r"|dial tcp: lookup (\S+) "
+)
 _FINAL = re.compile(
     r"\((?:Forbidden|NotFound|BadRequest|Invalid|Unauthorized)\)|is forbidden|must be logged in"
     r"|no matches for kind|context was not found|context \"[^\"]*\" does not exist"
@@ -153,15 +158,11 @@ def refusal(errors: str, arguments: Sequence[str]) -> Refused:
 
 def _explained(said: str, errors: str) -> tuple[str, str | None]:
     contexts = "`kubectl config get-contexts` lists the clusters that kubectl knows"
-    if match := re.search(r"connection to the server (\S+) was refused", errors):
-        server = match[1]
+    if match := _UNREACHED.search(errors):
+        server = match[1] or match[2] or match[3]
         if server == "localhost:8080" and not _configured():
             return "kubectl knows no cluster", f"{contexts}; choose one with --context"
         return f"no Kubernetes cluster answers at {server}", f"{contexts}; choose with --context"
-    if match := re.search(
-        r"(?:dial tcp|lookup) (\S+?):? .*(?:refused|timeout|no such host)", errors
-    ):
-        return f"no Kubernetes cluster answers: {said}", f"{contexts}; choose with --context"
     if "context was not found" in errors or re.search(r"context \"[^\"]*\" does not exist", errors):
         return said or "kubectl knows no such context", contexts
     if "exceeded quota" in said:
