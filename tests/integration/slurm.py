@@ -72,7 +72,7 @@ class Cluster:
 
 @contextmanager
 def running(folder: Path) -> Iterator[Cluster]:
-    """Start a cluster of two nodes in a folder, and stop it."""
+    """Start a cluster of two nodes in a folder that all its users may enter, and stop it."""
     if os.geteuid() != 0:
         pytest.skip("nodes of Slurm's are told apart by mounts, which needs root")
     for program in PROGRAMS:
@@ -90,7 +90,8 @@ def running(folder: Path) -> Iterator[Cluster]:
             _daemon(stack, folder / f"{name}.out", *_apart(cluster.unseen / name), *words)
         _until_idle(cluster)
         yield cluster
-        cluster.ask("scancel", "--user", str(os.geteuid()))
+        for line in cluster.jobs().splitlines():
+            cluster.ask("scancel", line.split()[0])
         cluster.idle()
     for name in NODES:
         for group in _V1.glob(f"*/slurm_{name}") if GROUPS else ():
@@ -100,7 +101,7 @@ def running(folder: Path) -> Iterator[Cluster]:
 
 
 def _munge(folder: Path, stack: ExitStack) -> Path:
-    folder.mkdir(parents=True)
+    folder.mkdir(parents=True, mode=0o755)
     key, address = folder / "key", folder / "socket"
     key.write_bytes(secrets.token_bytes(128))
     key.chmod(0o400)
@@ -181,6 +182,7 @@ def _configure(folder: Path, munge: Path) -> Path:
         )
     )
     (folder / "crun").mkdir()
+    (folder / "crun").chmod(0o1777)  # nodes run containers as the job's user
     return configuration
 
 

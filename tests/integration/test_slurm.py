@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 from tests.integration import slurm
-from tests.integration.containers import Files, make
+from tests.integration.containers import UID, Files, make, public_folder
 from tests.integration.registry import free_port
 
 from torchship import canonical
@@ -53,9 +53,9 @@ class Torchrun(Files):
 
 
 @pytest.fixture(scope="module")
-def cluster(tmp_path_factory):
+def cluster():
     """Give a Slurm of two nodes."""
-    with slurm.running(tmp_path_factory.mktemp("slurm") / "c") as running:
+    with public_folder() as folder, slurm.running(folder / "c") as running:
         yield running
 
 
@@ -85,6 +85,7 @@ class Launcher:
         self.patience = 60.0
         self.cluster = cluster
         self.reference = reference
+        self.program: tuple[str, ...] = (sys.executable,)
         self.environment = {
             **os.environ,
             **cluster.environment,
@@ -94,7 +95,7 @@ class Launcher:
     def tell(self, *arguments: str) -> str:
         """Run another command of torchship, and return what it prints."""
         done = subprocess.run(
-            (sys.executable, "-m", "torchship", *arguments),
+            (*self.program, "-m", "torchship", *arguments),
             cwd=self.folder,
             env=self.environment,
             capture_output=True,
@@ -107,7 +108,7 @@ class Launcher:
     def words(self, *arguments: str) -> tuple[str, ...]:
         """Return a command line of torchship."""
         launch = ("launch", self.reference, "--on=slurm", *arguments)
-        return (sys.executable, "-m", "torchship", *launch)
+        return (*self.program, "-m", "torchship", *launch)
 
     def start(self, *arguments: str) -> subprocess.Popen[str]:
         """Start it, and do not wait."""
@@ -129,7 +130,7 @@ class Launcher:
             process.kill()
         assert process.returncode == status, err
         assert self.cluster.idle()
-        assert not list((self.cluster.folder / "home/launch").glob("*"))
+        assert not list(Path(self.environment["TORCHSHIP_HOME"]).glob("launch/*"))
         return out, err
 
     def record(self, out: str):
@@ -163,6 +164,25 @@ def test_two_nodes_run_an_image_and_its_record_is_collected(launch):
     assert run.metrics["accuracy"] in (0.01, 0.11)
     log = Path(launch.folder, out.strip()).parent / "seed-1" / "stdout.log"
     assert "rank=1" in log.read_text()
+
+
+def test_an_ordinary_user_runs_it_as_themselves(launch):
+    """Nodes are root's, as everywhere; the program is root in its container, and the user's own."""
+    home = launch.cluster.folder / "ada"
+    home.mkdir()
+    os.chown(home, UID, UID)
+    launch.folder = home
+    packages = os.pathsep.join(path for path in sys.path if path.endswith(("/src", "-packages")))
+    user = {"HOME": "", "DOCKER_CONFIG": "docker", "TORCHSHIP_HOME": "home"}
+    launch.environment |= {name: str(home / place) for name, place in user.items()}
+    launch.environment["PYTHONPATH"] = packages
+    ids = (f"--reuid={UID}", f"--regid={UID}", "--clear-groups")
+    launch.program = ("setpriv", *ids, "/usr/bin/python3")
+    out, err = launch("--nodes=2", "--", "sh", "-c", "echo accuracy: 0.5; id >/output/id; : >here")
+    outputs = home / Path(out.strip()).parent / "seed-1/output"
+    assert (outputs / "id").stat().st_uid == UID
+    assert (outputs / "id").read_text().startswith("uid=0(root) gid=0")
+    assert "is submitted" in err
 
 
 def test_seeds_share_one_job(launch):
