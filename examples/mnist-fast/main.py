@@ -1,13 +1,29 @@
 """Train a small network on MNIST as fast as the machine can.
 
-The same task and data as `../mnist`, which is the example everybody knows; this one is written for
-speed. What makes it fast: a small network whose arrays fit the caches, the whole set resident and
-normalised once, batches cut out by one indexing operation, a high learning rate that warms up and
-falls, and weights averaged over the end.
+The task and the data of `../mnist`, which is the example everybody knows. This one is written for
+speed: the whole set resident, batches cut out by one indexing operation, a network whose arrays
+are small, a high learning rate that rises and falls, weights averaged over the end.
 
     python main.py                          # the best trade for this device
-    python main.py --target 99.5            # as accurate as that, on average
+    python main.py --target 99.0            # as accurate as that, on average
     torchrun --nproc-per-node 2 main.py     # two processes share each batch
+
+Evidence: accuracy on the 10,000 test images of seeds 1 to 10, whatever they gave; processor seconds
+from the first step to the last answer, median; and how many times as long as that the loop of
+PyTorch's own example takes, without its tests, for as many epochs as stand there (its 4 epochs give
+99.06%, its 14 give 99.24%). One thread of an AMD EPYC with AVX2, torch 2.13.0+cpu; starting torch
+and reading the files are left out. `benchmarks/training.py` of torchship measures it again.
+
+    target  epochs  mean     least   greatest  seconds  PyTorch's example
+    ------  ------  -------  ------  --------  -------  --------------------
+    99.0    0.5     99.09%   99.03%  99.16%    4.3      4 epochs: 137 times
+    99.25   1.25    99.41%   99.35%  99.48%    8.8      14 epochs: 213 times
+    99.5    4       99.54%   99.47%  99.62%    28.4     14 epochs: 71 times
+
+On two idle processors, with two threads, 99.0 took 2.8 s and 99.25 6.2 s (one run each).
+
+Two processes (`--target 99.0`, seeds 1 to 3): 99.13, 99.10, 99.08%; one: 99.16, 99.11, 99.06%.
+GPUs: not measured, as none could be had.
 """
 
 import argparse
