@@ -45,6 +45,8 @@ HEAD, OTHER = "10.9.0.1", "10.9.0.2"
 PORT = "29500"
 MACHINES = """
 set -eu
+echo nameserver 127.0.0.1 >resolver  # one that refuses at once: no other is in reach
+[ ! -e /etc/resolv.conf ] || mount --bind resolver /etc/resolv.conf
 unshare --net sleep 600 &
 other=$!
 trap 'kill $other' EXIT
@@ -301,7 +303,7 @@ def machines(project: Project, words: Sequence[str]) -> subprocess.Popen[str]:
         head=HEAD, other=OTHER, first=shlex.join(first), second=shlex.join(second)
     )
     return subprocess.Popen(
-        ["unshare", "--user", "--map-root-user", "--net", "sh", "-c", script],
+        ["unshare", "--user", "--map-root-user", "--net", "--mount", "sh", "-c", script],
         cwd=project.folder,
         stdout=subprocess.PIPE,
         text=True,
