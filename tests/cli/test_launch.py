@@ -1,0 +1,43 @@
+"""What `torchship launch` takes, before anything is asked of a cluster."""
+
+import subprocess
+import sys
+
+import pytest
+
+from torchship.cli.launch import parse_time
+from torchship.errors import UsageError
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [("90s", 90), ("30m", 1800), ("12h", 43200), ("2d", 172800), ("1:30:00", 5400), (None, None)],
+)
+def test_an_amount_of_time_is_read(text, seconds):
+    """As people write it, in seconds."""
+    assert parse_time(text) == seconds
+
+
+@pytest.mark.parametrize("text", ["", "0m", "30", "-1h", "1:60:00", "1:30", "1h30m", "\u0663h"])
+def test_what_is_no_amount_of_time_is_refused(text):
+    """A bare number is refused, too: Slurm would count minutes, and others seconds."""
+    with pytest.raises(UsageError, match="not an amount of time"):
+        parse_time(text)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (("--on=slurm", "--kind=job"), "--kind is for Kubernetes alone"),
+        (("--on=kubernetes", "--partition=p"), "--partition is for Slurm alone"),
+        (("--on=slurm", "-e", "NAME"), "not of the form NAME=VALUE"),
+        (("--on=slurm", "--seeds=1,1"), "list of different numbers"),
+        (("--on=elsewhere",), "'elsewhere' is not one of"),
+    ],
+)
+def test_options_that_make_no_sense_are_usage_errors(arguments, told):
+    """They are told before a registry or a cluster is asked for anything."""
+    words = (sys.executable, "-m", "torchship", "launch", "127.0.0.1:9/me/mnist:v1", *arguments)
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert told in done.stderr
