@@ -20,7 +20,7 @@ and reading the files are left out. `benchmarks/training.py` of torchship measur
     99.25   1.25    99.41%   99.35%  99.48%    8.8      14 epochs: 213 times
     99.5    4       99.54%   99.47%  99.62%    28.4     14 epochs: 71 times
 
-With two threads on two processors, in a quiet minute: 2.8 s for 99.0, 6.2 s for 99.25 (one run each).
+Two threads, in a quiet minute: 2.8 s for 99.0 and 6.2 s for 99.25 by the clock (one run each).
 
 Two processes (`--target 99.0`, seeds 1 to 3): 99.13, 99.10, 99.08%; one: 99.16, 99.11, 99.06%.
 GPUs: not measured, as none could be had.
