@@ -17,6 +17,7 @@ from torchship import canonical
 from torchship.engines.request import Request
 from torchship.errors import EngineError, HostileInput, RunError
 from torchship.launch.job import Shape
+from torchship.launch.kubernetes import cluster as deleting
 from torchship.launch.kubernetes import following, output, pod
 from torchship.launch.kubernetes.cluster import Kubernetes
 from torchship.launch.kubernetes.settings import Settings
@@ -215,6 +216,7 @@ def test_a_cluster_that_does_not_answer_for_a_while(cluster, launch):
 def test_a_cluster_that_answers_no_more(cluster, launch, monkeypatch):
     """After minutes the job is given up, and deleted as soon as that can be."""
     monkeypatch.setattr(following, "_PATIENCE", 1)
+    monkeypatch.setattr(deleting, "_PAUSES", (0, 0, 0))
     cluster.faults.outage = 22
     with pytest.raises(EngineError, match="unable to answer"):
         launch("import time; time.sleep(60)")

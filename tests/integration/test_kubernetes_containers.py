@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -52,11 +53,19 @@ def cluster(tmp_path, monkeypatch):
         settings += ["[engine]", 'cgroup_manager = "cgroupfs"', 'events_logger = "file"']
         settings += ['runtime = "runc"'] if shutil.which("runc") else []
         (folder / "containers.conf").write_text("\n".join(settings))
-        (folder / "storage.conf").write_text(
-            f'[storage]\ndriver = "vfs"\ngraphroot = "{folder}/root"\nrunroot = "{folder}/run"\n'
-        )
         monkeypatch.setenv("CONTAINERS_CONF", str(folder / "containers.conf"))
         monkeypatch.setenv("CONTAINERS_STORAGE_CONF", str(folder / "storage.conf"))
+        for driver in ("overlay", "vfs"):  # the first needs a file system that can be under it
+            (folder / "storage.conf").write_text(
+                f'[storage]\ndriver = "{driver}"\n'
+                f'graphroot = "{folder}/{driver}"\nrunroot = "{folder}/run"\n'
+            )
+            environment = {k: v for k, v in os.environ.items() if k != "DOCKER_CONFIG"}
+            if (
+                subprocess.run(["podman", "info"], capture_output=True, env=environment).returncode
+                == 0
+            ):
+                break
         with kubernetes.running(tmp_path / "cluster") as running:
             running.container = Contained
             yield running

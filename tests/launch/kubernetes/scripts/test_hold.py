@@ -107,7 +107,7 @@ def test_a_question_prints_its_answer_alone():
 
 def test_no_such_command():
     """What cannot be started is told, with the status that shells give."""
-    with start("no-such-command") as process:
+    with start("/no/such/command") as process:
         _, errors = process.communicate(timeout=10)
-        assert errors == b"no-such-command: No such file or directory\n"
+        assert errors == b"/no/such/command: No such file or directory\n"
         assert process.returncode == 127
