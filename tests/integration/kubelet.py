@@ -147,13 +147,7 @@ class Contained(Container):
         subprocess.run(pull, capture_output=True, env=self._outside(), check=True)
         variables = [f"--env={name}={value}" for name, value in self.environment.items()]
         return [
-            *(
-                "podman",
-                "run",
-                "--rm",
-                f"--name={self.name}",
-                "--network=host",
-            ),
+            *("podman", "run", "--rm", f"--name={self.name}", "--network=host"),
             *("--pull=never", "--cap-drop=ALL", "--security-opt=no-new-privileges"),
             f"--user={user['runAsUser']}:{user['runAsGroup']}",
             f"--workdir={container['workingDir']}",
