@@ -74,7 +74,7 @@ def figures(goal: Goal, runs: list[dict[str, float]]) -> tuple[Figure, Figure]:
             aim=at_least(goal.times, times),
         ),
         Figure(
-            what=f"· its accuracy, mean of {len(runs)} seeds",
+            what=f"· its accuracy, mean of seeds 1 to {len(runs)}",
             verdict=f"{mean:.3f}% ({min(found):.2f} to {max(found):.2f})",
             aim=Aim(
                 text=f"mean ≥ {goal.mean:g}%, each ≥ {goal.floor:g}%",
