@@ -8,7 +8,7 @@ import pytest
 
 from torchship.digest import Descriptor, Digest
 from torchship.engines.request import Mount, Request
-from torchship.errors import UsageError
+from torchship.errors import EngineError, UsageError
 from torchship.launch.job import Shape, job, name
 from torchship.oci import mediatypes
 from torchship.oci.image import Image
@@ -82,10 +82,16 @@ def test_a_name_is_a_label_of_dns(repository, label):
         (Request(image=IMAGE, environment={"A B": "c"}), "'A B'"),
         (Request(image=IMAGE, environment={"A": "\0"}), "'A'"),
         (Request(image=IMAGE, tty=True), "terminal"),
-        (Request(image=IMAGE, mounts=(Mount(source=Path("/x"), target="/x"),)), "folders"),
     ],
 )
 def test_what_no_cluster_runs_is_refused(request_, fault):
-    """No job is made of an empty command, of what no process can be given, of local folders."""
+    """No job is made of an empty command, or of what no process can be given."""
     with pytest.raises(UsageError, match=fault):
         job(request_, reference=REFERENCE, shape=SHAPE)
+
+
+def test_what_is_asked_of_local_folders_stays_unknown():
+    """Runs that are through are not lost because a cluster cannot look at their outputs."""
+    asked = Request(image=IMAGE, mounts=(Mount(source=Path("/x"), target="/x"),))
+    with pytest.raises(EngineError, match="no folder of this machine"):
+        job(asked, reference=REFERENCE, shape=SHAPE)

@@ -15,7 +15,7 @@ from types import MappingProxyType
 
 from torchship.amounts import counted
 from torchship.engines.request import OUTPUT, Request
-from torchship.errors import UsageError
+from torchship.errors import EngineError, UsageError
 from torchship.launch import torchrun
 from torchship.oci.image import Image
 from torchship.oci.reference import Reference
@@ -79,7 +79,11 @@ class Job:
 
 
 def job(request: Request, *, reference: Reference, shape: Shape) -> Job:
-    """Return the job that answers a request; raise `UsageError` for one that no cluster runs."""
+    """Return the job that answers a request.
+
+    Raises `UsageError` for one that no cluster runs, `EngineError` for one that needs folders of
+    this machine.
+    """
     image = request.image
     words = image.entrypoint + (request.command or image.command)
     _check(request, words)
@@ -130,8 +134,9 @@ def _check(request: Request, words: tuple[str, ...]) -> None:
                 f"{variable!r} cannot be set: a variable's name has letters, digits and '_', and "
                 "its value no NUL byte"
             )
-    if request.mounts or request.interactive or request.tty:
-        raise UsageError(
-            "a job of a cluster has no terminal, and no folders of this machine",
-            hint="bake the data into the image: [[tool.torchship.data]]",
-        )
+    if request.interactive or request.tty:
+        raise UsageError("a job of a cluster has no terminal", hint="leave out what reads from one")
+    if request.mounts:
+        # An engine's fault, not the user's: what `runs.inside` would ask of outputs that are here
+        # already then stays unknown, and the runs are not lost for it
+        raise EngineError("a job of a cluster sees no folder of this machine")
