@@ -140,6 +140,17 @@ def test_the_images_own_command_and_isolation(run, tmp_path):
     assert f"CapEff:\t{kept}" in out
 
 
+def test_a_runtime_that_runs_nothing_here(podman, store, monkeypatch, tmp_path):
+    """Podman with crun is passed over where there are both versions of control groups."""
+    second = Path("/sys/fs/cgroup/unified/cgroup.controllers")
+    if not second.is_file() or not second.read_text().strip():
+        pytest.skip("this machine has one version of control groups")
+    assert Podman(store).missing() is None
+    (tmp_path / "containers.conf").write_text('[engine]\nruntime = "crun"\n')
+    monkeypatch.setenv("CONTAINERS_CONF", str(tmp_path / "containers.conf"))
+    assert "crun, runs nothing" in (Podman(store).missing() or "")
+
+
 def test_a_program_that_is_not_there(run):
     """It is told apart from a program that ends with the same number."""
     with pytest.raises(EngineError, match="could not start") as caught:

@@ -30,6 +30,7 @@ _OTHER = "use --engine native, which needs no container engine"
 _ANSWER = 10  # seconds
 _PROCESSES = 32768  # Podman's default, as `podman run --help` says
 _MAPS = ("/proc/self/uid_map", "/proc/self/gid_map")
+_SECOND_VERSION = Path("/sys/fs/cgroup/unified/cgroup.controllers")  # beside the first: hybrid
 _INITS = (
     *("/usr/libexec/podman/catatonit", "/usr/lib/podman/catatonit", "/usr/bin/catatonit"),
     *("/usr/bin/docker-init", "/usr/libexec/docker/docker-init", "/usr/bin/tini-static"),
@@ -72,9 +73,26 @@ class Podman(CommandLineEngine):
                         f"podman cannot be used: {answer.complaint}",
                         f"see `podman info`; or {_OTHER}",
                     )
+            mixed = self._mixed_groups()
         except EngineError as error:
             return Obstacle(error.message, error.hint or _OTHER)
-        return _ids(answer.out) if self._rootless() else None
+        return mixed or (_ids(answer.out) if self._rootless() else None)
+
+    def _mixed_groups(self) -> Obstacle | None:
+        """Say where Podman's runtime is crun, and both versions of control groups have controllers.
+
+        crun runs nothing there: "cgroups in hybrid mode not supported, drop all controllers from
+        cgroupv2" (libcrun/cgroup.c). That shows only when a container is started.
+        """
+        if not _SECOND_VERSION.is_file() or not _SECOND_VERSION.read_text().strip():
+            return None
+        runtime = self._client.ask("info", "--format={{.Host.OCIRuntime.Name}}", patience=_ANSWER)
+        if runtime.out.strip() != "crun":
+            return None
+        return Obstacle(
+            "podman's runtime, crun, runs nothing where both versions of control groups are in use",
+            f'write runtime = "runc" below [engine] in containers.conf; or {_OTHER}',
+        )
 
     # -- bringing an image in
 
