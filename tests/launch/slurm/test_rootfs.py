@@ -68,6 +68,19 @@ def test_nothing_is_written_through_a_symlink(layers, tmp_path):
     assert (root / "out/file").is_file()
 
 
+def test_no_mode_is_changed_through_a_symlink(layers, tmp_path):
+    """A folder's mode is forgotten with the folder, when a later layer puts a symlink there."""
+    below, above, merged = layers
+    outside = tmp_path / "outside" / "private"
+    outside.mkdir(parents=True, mode=0o700)
+    (below / "out/private").mkdir(parents=True)
+    (below / "out/private").chmod(0o777)
+    (above / "out").symlink_to(tmp_path / "outside")
+    root = merged()
+    assert (root / "out").is_symlink()
+    assert stat.S_IMODE(outside.stat().st_mode) == 0o700
+
+
 def test_folders_that_forbid_writing_are_filled_first(layers):
     """Modes are those of the last layer that has the folder; its owner may look into it."""
     below, above, merged = layers

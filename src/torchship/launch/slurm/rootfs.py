@@ -89,10 +89,10 @@ def _add(folder: Path, into: Path, modes: dict[Path, int]) -> None:
                 found = entry.stat(follow_symlinks=False)
                 place = target / entry.name
                 if stat.S_ISDIR(found.st_mode):
-                    _make_folder(place, opaque=_is_opaque(entry.path))
+                    _make_folder(place, modes, opaque=_is_opaque(entry.path))
                     waiting.append((source / entry.name, place))
                     continue
-                _clear(place)
+                _clear(place, modes)
                 if stat.S_ISLNK(found.st_mode):
                     place.symlink_to(Path(entry.path).readlink())
                 elif stat.S_ISREG(found.st_mode):
@@ -102,15 +102,18 @@ def _add(folder: Path, into: Path, modes: dict[Path, int]) -> None:
                 # else a whiteout: what stood there is gone now
 
 
-def _make_folder(place: Path, *, opaque: bool) -> None:
+def _make_folder(place: Path, modes: dict[Path, int], *, opaque: bool) -> None:
     if opaque or place.is_symlink() or not place.is_dir():
-        _clear(place)
+        _clear(place, modes)
     place.mkdir(mode=0o755, exist_ok=True)
 
 
-def _clear(place: Path) -> None:
+def _clear(place: Path, modes: dict[Path, int]) -> None:
     if place.is_dir() and not place.is_symlink():
         unpack.remove(place)
+        # A symlink may come in its stead, and would lead the modes of what was below elsewhere
+        for path in [path for path in modes if path.is_relative_to(place)]:
+            del modes[path]
     else:
         place.unlink(missing_ok=True)
 
