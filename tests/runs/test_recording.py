@@ -213,6 +213,30 @@ def test_data_that_change_while_it_runs(recorded):
         recorded(None, found=found, engine=engine)
 
 
+def test_data_that_nobody_can_look_at_end_it_in_the_engines_words(recorded):
+    """What a cluster refuses is told as it tells it, before anything runs."""
+    found = image(**{DATA: json.dumps({"/data/x": str(Digest.of(b"x"))})})
+    engine = Engine(gives(), facts=None)
+    with pytest.raises(EngineError, match="cannot be checked: there is no python3"):
+        recorded(None, found=found, engine=engine)
+    assert engine.requests == []
+
+
+def test_runs_are_not_lost_where_nobody_can_look_again(recorded):
+    """The time that a cluster gives may be over when the training is."""
+    found = image(**{DATA: json.dumps({"/data/x": str(Digest.of(b"x"))})})
+    engine = Engine(None, data={"/data/x": {"digest": str(Digest.of(b"x")), "size": 1}})
+
+    def program(request):
+        engine.facts = None
+        return gives()(request)
+
+    engine.program = program
+    made = recorded(None, found=found, engine=engine, seeds=(1,))
+    assert [run.status for run in made.runs] == [0]
+    assert [file.name for file in made.data] == ["/data/x"]
+
+
 def test_an_image_without_python_is_recorded_without_facts(recorded):
     """Nobody looked: that is what the record says."""
     made = recorded(None, engine=Engine(gives(), facts=None))

@@ -247,7 +247,7 @@ def _reproduced(
     from torchship.display import display
     from torchship.runs import publishing, reproducing
     from torchship.runs.expectation import expectation
-    from torchship.runs.inside import facts
+    from torchship.runs.inside import check_data
 
     with display() as progress:
         needed = None if record_file else publishing.ARTIFACT_TYPE
@@ -268,7 +268,8 @@ def _reproduced(
             memory=options.memory,
             gpus=ready.gpus,
         )
-        for sentence in expectation(published.record, facts(asked, ready.engine, data=())):
+        here, _ = check_data(asked, ready.engine, declared=())
+        for sentence in expectation(published.record, here):
             progress.say(clean(f"expect: {sentence}"))
         folder = run_directory(output, ready.image.descriptor.digest)
         with quoted(2) as sink:

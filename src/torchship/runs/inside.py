@@ -46,7 +46,8 @@ class Facts:
 def facts(request: Request, engine: Engine, *, data: Sequence[str]) -> Facts:
     """Return the facts of a container like the one that a request asks for.
 
-    Raises what the engine raises. Where the image has no Python that answers, the facts are None.
+    Where the image's Python does not answer, the facts are None. Raises `EngineError` where it
+    could not be asked: the image has none, or the engine runs nothing.
     """
     told = _ask(request, engine, "facts.py", data)
     if told is None:
@@ -78,11 +79,19 @@ def facts(request: Request, engine: Engine, *, data: Sequence[str]) -> Facts:
 def check_data(
     request: Request, engine: Engine, declared: Sequence[tuple[str, Digest]]
 ) -> tuple[Facts, tuple[DataUsed, ...]]:
-    """Return the facts, and the data files that the image declares; raise `RunError`.
+    """Return the facts, and the data files that the image declares.
 
-    A file that is not what was declared makes every run of it another experiment.
+    Raises `RunError` for a file that is not what was declared, which makes every run of it another
+    experiment, and `EngineError` where files are declared and cannot be looked at.
     """
-    found = facts(request, engine, data=[path for path, _ in declared])
+    try:
+        found = facts(request, engine, data=[path for path, _ in declared])
+    except EngineError as error:
+        if declared:
+            raise EngineError(
+                f"the image's data cannot be checked: {error.message}", hint=error.hint
+            ) from error
+        return Facts(), ()  # what is wrong, if anything, the program's own run will tell
     if found.software is None and declared:
         raise RunError(
             "the image's data cannot be checked: it has no Python that answers",
@@ -110,7 +119,8 @@ def tensors(
 ) -> tuple[Mapping[str, Digest], ...]:
     """Return, for each output directory, digests of the contents of its files of tensors.
 
-    Of a file that cannot be read as such there is none.
+    Of a file that cannot be read as such there is none, nor of any where the engine shows the
+    container no folders of this machine.
     """
     wanted: dict[str, tuple[int, str]] = {}
     mounts = []
@@ -127,7 +137,11 @@ def tensors(
     found: list[dict[str, Digest]] = [{} for _ in outputs]
     if wanted:
         asked = replace(request, mounts=(*request.mounts, *mounts))
-        for path, text in (_ask(asked, engine, "tensors.py", list(wanted)) or {}).items():
+        try:
+            told = _ask(asked, engine, "tensors.py", list(wanted))
+        except EngineError:  # the runs are done, and count without that
+            told = None
+        for path, text in (told or {}).items():
             if path in wanted and (digest := typed.digest(text)) is not None:
                 place, name = wanted[path]
                 found[place][typed.text(name)] = digest
@@ -154,8 +168,8 @@ def _ask(
         try:
             with interruptible():
                 status = engine.run(asked)
-        except EngineError:
-            return None  # no such Python; what else is wrong, the program's own run will tell
+        except RunError as error:  # a cluster ended it
+            raise EngineError(error.message, hint=error.hint) from error
         answer.seek(0)
         raw = answer.read(_LARGEST)
     if status != 0:

@@ -11,7 +11,7 @@ from typing import Literal
 from torchship import __version__
 from torchship.digest import Digest
 from torchship.engines.request import Engine, Request
-from torchship.errors import MetricsError, RunError, TorchshipError
+from torchship.errors import EngineError, MetricsError, RunError, TorchshipError
 from torchship.progress import Progress
 from torchship.project.project import Metric
 from torchship.project.revision import Revision
@@ -81,15 +81,35 @@ def record(
         again = _once(plan, engine, declared, plan.seeds[0], folder)
         folders.append(folder)
         progress.say(f"once more: {_told(again, 1, 1)}")
-    _, after = check_data(plan.request, engine, declared.data) if before else (found, before)
-    if after != before:
-        raise RunError("the image's data changed while it ran")
+    if before:
+        _check_again(plan, engine, declared, before, progress)
     digests = tensors(plan.request, engine, [folder.output for folder in folders])
     runs = [replace(each.run, tensors=inside) for each, inside in zip(done, digests, strict=False)]
     repeat = None
     if again is not None:
         repeat = _repeat(runs[0], replace(again.run, tensors=digests[-1]))
     return _record(plan, engine, declared, found, before, done, runs, repeat)
+
+
+def _check_again(
+    plan: Plan,
+    engine: Engine,
+    declared: Declared,
+    before: tuple[DataUsed, ...],
+    progress: Progress,
+) -> None:
+    """Raise `RunError` where the image's data are not what they were before the runs.
+
+    Where they cannot be looked at any more (a cluster has no more time for us), it is told: hours
+    of training are not given up for that.
+    """
+    try:
+        _, after = check_data(plan.request, engine, declared.data)
+    except EngineError as error:
+        progress.say(f"after the runs, {error.message}")
+        return
+    if after != before:
+        raise RunError("the image's data changed while it ran")
 
 
 def _once(
