@@ -185,6 +185,20 @@ def test_an_ordinary_user_runs_it_as_themselves(launch):
     assert "is submitted" in err
 
 
+TAMPER = (
+    "cd /run/torchship && for name in start head node status stdout; do "
+    "echo 'touch /tmp/evil' >>$name && exit 7; ln -sf /tmp/evil $name && exit 8; done; "
+    "rm -f begun; [ -f begun ] || exit 9; ls -a >&2; printf '\\377' >begun"
+)
+
+
+def test_a_program_changes_nothing_that_is_read_outside_its_container(launch):
+    """Of its step it sees what it needs, read-only; what it may write to is no text for anybody."""
+    program = f"{TAMPER}; echo accuracy: 0.5; exit 3"
+    _, err = launch("--nodes=2", "--", "sh", "-c", program, status=1)
+    assert "ended with exit status 3" in err
+
+
 def test_seeds_share_one_job(launch):
     """Several runs are steps of one job, and make one record."""
     out, err = launch("--seeds=3,5", "--", "sh", "-c", "echo accuracy: 0.$SEED")
@@ -313,6 +327,7 @@ def test_nodes_run_the_image_by_docker(launch, dockerd, tmp_path):
     subprocess.run(words, env=here, check=True, capture_output=True)
     subprocess.run(("docker", "context", "use", "tests"), env=here, check=True, capture_output=True)
     program = 'echo "accuracy: 0.$SEED"; echo "$PET_NODE_RANK $OURS" >/output/$PET_NODE_RANK'
+    program = f"{TAMPER}; {program}"
     options = ("--with=docker", "--nodes=2", "--memory=500M", "--cpus=1", "-e", "OURS=it's")
     out, err = launch(*options, "--", "sh", "-c", program)
     assert err.count("rank=") == 2

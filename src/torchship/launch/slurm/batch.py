@@ -17,7 +17,7 @@ from torchship.errors import UsageError
 from torchship.launch import torchrun
 from torchship.launch.job import OUTPUT_VARIABLE, Job
 from torchship.launch.slurm import containers
-from torchship.launch.slurm.containers import START, Step
+from torchship.launch.slurm.containers import BEGUN, INSIDE, START, Step
 
 BLIND = 72
 """Exit status of a job whose first node does not see the job's folder."""
@@ -105,7 +105,8 @@ def run(step: Step, means: str, *, places: tuple[Path, ...]) -> str:
         lines.append(f"{one} bash -c {shlex.quote(fetch)} || {{ echo {UNFETCHED}; exit 1; }}")
     lines += [
         # the name or address by which Slurm itself reaches this node, the first one of the job
-        'scontrol show node "$SLURMD_NODENAME" | sed -n "s/.*NodeAddr=\\([^ ]*\\).*/\\1/p" >head',
+        'scontrol show node "$SLURMD_NODENAME" | sed -n "s/.*NodeAddr=\\([^ ]*\\).*/\\1/p"'
+        f" >{INSIDE}/head",
         f"exec {srun} --kill-on-bad-exit=1 \\\n"
         "    --output=stdout --error=stderr --open-mode=append \\\n    "
         + " ".join(shlex.quote(word) for word in containers.program(step, means)),
@@ -146,6 +147,7 @@ def start(job: Job, *, libraries: str | None = None, secret: bool = False) -> st
         lines.append(f'export {torchrun.NODE_RANK}="$2"')
         lines.append(f'read -r {torchrun.HEAD} <"${{0%/*}}/head" && export {torchrun.HEAD}')
     return _START.format(
+        begun=BEGUN,
         variables="\n".join(lines),
         workdir=shlex.quote(job.image.workdir),
         command=shlex.join(job.command),
@@ -156,7 +158,7 @@ _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _START = """\
 # Nothing of the node's environment reaches the program, but the job's number and its GPUs.
 if [ "$1" != clean ]; then
-    echo "$1" >>"${{0%/*}}/begun"
+    echo "$1" >>"${{0%/*}}/{begun}"
     exec env -i "SLURM_JOB_ID=$SLURM_JOB_ID" \\
         ${{CUDA_VISIBLE_DEVICES:+"CUDA_VISIBLE_DEVICES=$CUDA_VISIBLE_DEVICES"}} \\
         /bin/sh "$0" clean "$1"
@@ -184,6 +186,6 @@ def printed(submitted: str, step: Step, means: str) -> str:
     parts: Mapping[str, str] = {
         "run": run(step, means, places=()),
         **containers.files(step, means),
-        START: start(step.job, secret=True),
+        f"{INSIDE}/{START}": start(step.job, secret=True),
     }
     return submitted + "".join(f"\n# --- step-1/{name}\n{text}" for name, text in parts.items())

@@ -16,12 +16,12 @@ from pathlib import Path
 
 from torchship.digest import Descriptor
 from torchship.engines import unpack
-from torchship.engines.request import OUTPUT, Request
+from torchship.engines.request import Request
 from torchship.errors import EngineError
 from torchship.launch import signals
 from torchship.launch.job import Job, Shape, job
 from torchship.launch.slurm import batch, bundle, containers, gpus, means, outcome, queue, rootfs
-from torchship.launch.slurm.containers import MOUNTED, Step
+from torchship.launch.slurm.containers import BEGUN, INSIDE, START, Step
 from torchship.launch.slurm.follow import Log, Tail
 from torchship.launch.slurm.held import Held
 from torchship.oci.image import Image
@@ -181,23 +181,24 @@ class Slurm:
         """Write what a step needs; nobody but the user reads it."""
         texts = {
             "run": batch.run(step, self._with(), places=self._places(step)),
-            "start": batch.start(step.job, libraries=gpus.LIBRARIES if self._gpus else None),
+            f"{INSIDE}/{START}": batch.start(
+                step.job, libraries=gpus.LIBRARIES if self._gpus else None
+            ),
+            f"{INSIDE}/{BEGUN}": "",
             **containers.files(step, self._with()),
-            **dict.fromkeys(("stdout", "stderr", "status", "srun.log", "begun"), ""),
+            **dict.fromkeys(("stdout", "stderr", "status", "srun.log"), ""),
         }
+        (step.folder / INSIDE).mkdir()
         for name, text in texts.items():
             (step.folder / name).write_text(text)
         if self._root is not None:
-            binds = [bundle.Bind(source=step.folder, target=MOUNTED), *self._gpus]
-            if step.output is not None:
-                binds.append(bundle.Bind(source=step.output, target=OUTPUT))
             folder = step.folder / "bundle"
             folder.mkdir()
             (folder / bundle.ROOTFS).symlink_to(self._root)
             made = bundle.config(
                 step.job.image,
                 self._root,
-                binds,
+                (*containers.binds(step), *self._gpus),
                 shared_memory=self._shape.shared_memory,
             )
             (folder / bundle.CONFIG).write_bytes(made)

@@ -1,8 +1,8 @@
 """What runs containers on the nodes of a site: each one's command line, as lines of bash.
 
 Source: ``srun(1)`` ``--container`` and ``--multi-prog``; the manual pages of docker-run,
-podman-run and apptainer-exec. Every one of them gets the same: the step's folder at `MOUNTED`,
-the output directory, the network of the node, and ``start`` of that folder as what it runs.
+podman-run and apptainer-exec. Every one of them gets the same: what is `INSIDE` the step's folder
+at `MOUNTED`, the output directory, the network of the node, and ``start`` as what it runs.
 """
 
 from __future__ import annotations
@@ -13,11 +13,18 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from torchship.launch.job import Job
+from torchship.launch.slurm.bundle import Bind
+
+INSIDE = "inside"
+"""What containers see of a step's folder. The rest is read by the nodes, or from here, and no
+program may write there."""
 
 MOUNTED = "/run/torchship"
-"""Where a container has its step's folder."""
+"""Where a container has it."""
 
 START = "start"
+BEGUN = "begun"
+"""The one file that containers write to: each says that it was started."""
 
 _GPUS = "${SLURM_STEP_GPUS:-${SLURM_JOB_GPUS:-all}}"
 """The numbers that a job's GPUs have on their node. Those of CUDA_VISIBLE_DEVICES may be counted
@@ -101,7 +108,7 @@ def _engine(step: Step, name: str, *own: str) -> Sequence[str]:
         "--security-opt=no-new-privileges --security-opt=label=disable",
         "--entrypoint=/bin/sh",
         *own,
-        *(f"--mount={shlex.quote(_mount(place, target))}" for place, target in _mounts(step)),
+        *(f"--mount={shlex.quote(_mount(bind))}" for bind in binds(step)),
         "--env=SLURM_JOB_ID",
     ]
     if shape.shared_memory is not None:
@@ -124,7 +131,7 @@ def _apptainer(step: Step) -> Sequence[str]:
     words = [
         "exec apptainer exec --containall --no-home --writable-tmpfs",
         *(["--nv"] if step.job.shape.gpus else []),
-        *(f"--mount={shlex.quote(_mount(place, target))}" for place, target in _mounts(step)),
+        *(f"--mount={shlex.quote(_mount(bind))}" for bind in binds(step)),
         f"docker://{shlex.quote(str(step.job.reference))}",
         f'/bin/sh {MOUNTED}/{START} "$SLURM_NODEID"',
     ]
@@ -136,14 +143,20 @@ def _apptainer(step: Step) -> Sequence[str]:
     )
 
 
-def _mounts(step: Step) -> Sequence[tuple[Path, str]]:
-    found = [(step.folder, MOUNTED)]
+def binds(step: Step) -> tuple[Bind, ...]:
+    """Return what a container sees of the nodes' file systems, parents first."""
+    inside = step.folder / INSIDE
+    found = [
+        Bind(source=inside, target=MOUNTED, read_only=True),
+        # a file that is mounted can be written, and neither removed nor made a symlink
+        Bind(source=inside / BEGUN, target=f"{MOUNTED}/{BEGUN}"),
+    ]
     if step.output is not None and step.job.output is not None:
-        found.append((step.output, step.job.output))
-    return found
+        found.append(Bind(source=step.output, target=step.job.output))
+    return tuple(found)
 
 
-def _mount(place: Path, target: str) -> str:
+def _mount(bind: Bind) -> str:
     """Return a mount as all three read it: fields of CSV, whatever characters the path has."""
-    source = str(place).replace('"', '""')
-    return f'type=bind,"source={source}",destination={target}'
+    source = str(bind.source).replace('"', '""')
+    return f'type=bind,"source={source}",destination={bind.target}' + ",ro" * bind.read_only

@@ -7,6 +7,7 @@ every file that either side waits for is there from the start, and grows.
 
 from __future__ import annotations
 
+import re
 import shutil
 import threading
 import time
@@ -25,6 +26,8 @@ _PULSE = 10.0
 
 _LATE = 10.0
 """Seconds until what a node wrote last is seen here, for a job that is over."""
+
+_LONGEST_STATUS = 8  # bytes
 
 _LEAVE = 20.0
 """Seconds that a job may take to end by itself, before it is cancelled; and then to be gone."""
@@ -82,9 +85,20 @@ class Held:
         self._order()
 
     def status(self) -> int | None:
-        """Return the exit status of the last step; None while it runs."""
-        text = (self._step / "status").read_text()
-        return int(text) if text.endswith("\n") else None
+        """Return the exit status of the last step; None while it runs.
+
+        Raises `EngineError` where something else stands in its place.
+        """
+        with (self._step / "status").open("rb") as file:
+            text = file.read(_LONGEST_STATUS)
+        if not text.endswith(b"\n") and len(text) < _LONGEST_STATUS:
+            return None
+        if re.fullmatch(rb"[0-9]{1,3}\n", text) is None:
+            raise EngineError(
+                f"step {self.steps} of job {self.number} ended without an exit status: its file "
+                f"in {self._folder} was changed by somebody"
+            )
+        return int(text)
 
     def watch(self) -> None:
         """Ask what becomes of the job, if it is time to, and tell what is new.

@@ -8,7 +8,7 @@ from torchship.engines.client import last_words
 from torchship.errors import EngineError
 from torchship.launch.slurm import queue
 from torchship.launch.slurm.batch import UNFETCHED
-from torchship.launch.slurm.containers import Step
+from torchship.launch.slurm.containers import BEGUN, INSIDE, Step
 from torchship.progress import Progress
 
 _MEMORY = re.compile(
@@ -28,7 +28,8 @@ def failed(step: Step, status: int, errors: bytes, *, number: str, progress: Pro
     """
     folder = step.folder
     said = (folder / "srun.log").read_text(errors="replace")
-    begun = (folder / "begun").read_text()
+    with (folder / INSIDE / BEGUN).open("rb") as file:
+        begun = file.read(1)  # the rest may be anything, and of any size
     told = errors.decode(errors="replace")
     unseen = _UNSEEN.search(said)
     if unseen is not None and not begun:
