@@ -153,7 +153,7 @@ def launch(
     from torchship.oci.reference import Reference
     from torchship.platform import Platform
     from torchship.runs.execution import declared
-    from torchship.runs.recording import Plan, record
+    from torchship.runs.recording import Plan, record, with_seed
 
     shape = Shape(
         nodes=nodes,
@@ -185,22 +185,25 @@ def launch(
             Reference.parse(reference),
             store,
             platform=Platform.parse(platform) if platform else Platform.host(),
-            choice=(lambda _: variant) if variant else for_nodes(gpus),
+            choice=for_nodes(gpus),
+            variant=variant,
         )
+        store.release()  # a cluster takes what it needs: `prune` need not wait for the job's end
+        stated = declared(found.image)
+        seeds_of_runs = _planned(chosen, count, stated)
         request = Request(
             image=found.image, command=command, environment=variables, network=True, stdout=2
         )
         with closing(_cluster(on, found, shape, means_of, store, progress)) as cluster:
             if dry_run:
-                first = replace(request, output=Path("output"))
-                click.echo(cluster.description(first), nl=False)
+                first = with_seed(request, stated, seeds_of_runs[0])
+                click.echo(cluster.description(replace(first, output=Path("output"))), nl=False)
                 return
             cluster.prepare(found.image, progress=progress)
-            stated = declared(found.image)
             directory = run_directory(output, found.image.descriptor.digest)
             plan = Plan(
                 request=request,
-                seeds=_planned(chosen, count, stated),
+                seeds=seeds_of_runs,
                 name=reference,
                 index=found.top.digest,
             )

@@ -34,9 +34,12 @@ def find(
     *,
     platform: Platform,
     choice: Choice,
+    variant: str | None = None,
     connect: Callable[[str], Registry] = Registry,
 ) -> Found:
     """Return the image of a platform that a registry has under a name.
+
+    Of an image's variants it is ``variant``, or what ``choice`` takes.
 
     The store learns its documents, and where its layers are, so that a record can be attached
     to it; no layer is fetched. Raises `RegistryError` where the registry has no such image.
@@ -46,7 +49,7 @@ def find(
         raw, top = registry.manifest(name)
         source = registry.source(name.repository)
         names = offered(manifests(source, top), platform)
-        image = read_image(source, top, platform, choice(names) if names else "")
+        image = read_image(source, top, platform, variant or (choice(names) if names else ""))
     except RegistryError as error:
         if error.status != 404:
             raise

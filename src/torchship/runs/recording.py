@@ -112,18 +112,20 @@ def _check_again(
         raise RunError("the image's data changed while it ran")
 
 
+def with_seed(request: Request, declared: Declared, seed: int | None) -> Request:
+    """Return the request of one run: the command, or a variable, has the seed."""
+    given = seeded(request.command or request.image.command, declared.seed, seed)
+    return replace(
+        request,
+        command=given.command,
+        environment={**request.environment, **given.environment},
+    )
+
+
 def _once(
     plan: Plan, engine: Engine, declared: Declared, seed: int | None, folder: RunDirectory
 ) -> Execution:
-    asked = plan.request
-    given = seeded(asked.command or asked.image.command, declared.seed, seed)
-    request = replace(
-        asked,
-        command=given.command,
-        environment={**asked.environment, **given.environment},
-        output=folder.output,
-        log=folder.log,
-    )
+    request = replace(with_seed(plan.request, declared, seed), output=folder.output, log=folder.log)
     try:
         with interruptible():
             return execute(
