@@ -1,5 +1,7 @@
 """A job that is held, and what its folder may hold."""
 
+import os
+
 import pytest
 
 from torchship.errors import EngineError
@@ -10,10 +12,35 @@ from torchship.progress import SILENT
 @pytest.fixture
 def held(tmp_path):
     """Give a job with one step."""
-    made = Held("7", tmp_path, time_limit=None, progress=SILENT)
+    folder = tmp_path / "job"
+    folder.mkdir()
+    made = Held("7", folder, time_limit=None, progress=SILENT)
     made.next_step()
     yield made
     made._over.set()
+
+
+@pytest.fixture
+def programs(tmp_path, monkeypatch):
+    """Give what puts a program of Slurm's first on the path: lines of shell."""
+    folder = tmp_path / "bin"
+    folder.mkdir()
+    monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
+
+    def put(name: str, text: str) -> None:
+        (folder / name).write_text(f"#!/bin/sh\n{text}\n")
+        (folder / name).chmod(0o755)
+
+    return put
+
+
+def test_a_job_whose_epilog_runs_is_not_cancelled(held, tmp_path, programs):
+    """A job that has ended is left alone, though Slurm still lists it."""
+    programs("squeue", "echo 'COMPLETING|None|n1'")
+    programs("scancel", f"touch {tmp_path}/cancelled")
+    held.cancel()
+    assert not (tmp_path / "cancelled").exists()
+    assert not (tmp_path / "job").exists()
 
 
 @pytest.mark.parametrize(
@@ -21,13 +48,13 @@ def held(tmp_path):
 )
 def test_a_status_counts_when_its_line_is_whole(held, tmp_path, text, status):
     """Half of a number is none."""
-    (tmp_path / "step-1" / "status").write_bytes(text)
+    (tmp_path / "job/step-1/status").write_bytes(text)
     assert held.status() == status
 
 
 @pytest.mark.parametrize("text", [b"\xff\xfe\n", b"-1\n", b"0\n0\n", b"9" * 5000])
 def test_what_is_no_status_is_told(held, tmp_path, text):
     """Something else in its place is one clear error."""
-    (tmp_path / "step-1" / "status").write_bytes(text)
+    (tmp_path / "job/step-1/status").write_bytes(text)
     with pytest.raises(EngineError, match="without an exit status"):
         held.status()

@@ -166,7 +166,9 @@ class Held:
         """End the job, wherever it is, and remove its folder."""
         self._stop("end 0\n")
         try:
-            if queue.state(self.number) is not None:
+            found = queue.state(self.number)
+            # one that is completing has ended: a site's epilog may take its time
+            if found is not None and found.word != "COMPLETING":
                 queue.cancel(self.number)
                 self._until_gone()
                 self._progress.say(f"job {self.number} is cancelled")
