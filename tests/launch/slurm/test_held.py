@@ -5,6 +5,8 @@ import os
 import pytest
 
 from torchship.errors import EngineError
+from torchship.launch.slurm.cluster import _ended
+from torchship.launch.slurm.follow import Tail
 from torchship.launch.slurm.held import Held
 from torchship.progress import SILENT
 
@@ -41,6 +43,20 @@ def test_a_job_whose_epilog_runs_is_not_cancelled(held, tmp_path, programs):
     held.cancel()
     assert not (tmp_path / "cancelled").exists()
     assert not (tmp_path / "job").exists()
+
+
+def test_what_was_printed_last_is_passed_on_when_the_job_ends_early(held, tmp_path, programs):
+    """A job that Slurm ends is looked at once more before its error is raised."""
+    step = tmp_path / "job/step-1"
+    for name in ("status", "stdout"):
+        (step / name).touch()
+    programs("squeue", f"echo last words >>{step}/stdout; echo Invalid job id >&2; exit 1")
+    programs("scontrol", "echo JobState=TIMEOUT Reason=TimeLimit ExitCode=0:15")
+    with (tmp_path / "log").open("wb") as log:
+        tail = Tail(step / "stdout", (log.fileno(),))
+        with pytest.raises(EngineError, match="longer than its time limit"):
+            _ended(held, tail)
+    assert (tmp_path / "log").read_text() == "last words\n"
 
 
 @pytest.mark.parametrize(

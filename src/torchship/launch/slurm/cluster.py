@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import tempfile
 import time
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -220,11 +220,17 @@ def _ended(held: Held, *tails: Tail) -> int:
     """Hand the last step over and wait for its end; pass on what it prints; return its status."""
     held.hand_over()
     pause = _LOOK[0]
-    while (status := held.status()) is None:
-        moved = [tail.look() for tail in tails]
-        held.watch()
-        pause = _LOOK[0] if any(moved) else min(pause * 1.5, _LOOK[1])
-        time.sleep(pause)
+    try:
+        while (status := held.status()) is None:
+            moved = [tail.look() for tail in tails]
+            held.watch()
+            pause = _LOOK[0] if any(moved) else min(pause * 1.5, _LOOK[1])
+            time.sleep(pause)
+    except BaseException:
+        with suppress(OSError):  # the terminal may be what is gone
+            for tail in tails:
+                tail.look()
+        raise
     for tail in tails:
         tail.look()
     held.begun()
