@@ -1,12 +1,17 @@
 """What `torchship launch` takes, before anything is asked of a cluster."""
 
+import signal
 import subprocess
 import sys
 
+import click
 import pytest
+from tests.launch.test_job import IMAGE, REFERENCE
 
+from torchship.cli import launch as command
 from torchship.cli.launch import parse_time
 from torchship.errors import UsageError
+from torchship.launch import published
 
 
 @pytest.mark.parametrize(
@@ -41,3 +46,25 @@ def test_options_that_make_no_sense_are_usage_errors(arguments, told):
     done = subprocess.run(words, capture_output=True, text=True, check=False)
     assert done.returncode == 2
     assert told in done.stderr
+
+
+def test_a_signal_between_two_steps_ends_the_job(monkeypatch, tmp_path):
+    """From the first use of a cluster to the last, SIGTERM is an interruption as Ctrl-C is."""
+    told = []
+
+    class Cluster:
+        def prepare(self, image, *, progress):  # noqa: ARG002
+            signal.getsignal(signal.SIGTERM)(signal.SIGTERM, None)
+
+        def close(self):
+            told.append("closed")
+
+    monkeypatch.setenv("TORCHSHIP_HOME", str(tmp_path))
+    found = published.Found(reference=REFERENCE, top=IMAGE.descriptor, image=IMAGE)
+    monkeypatch.setattr(published, "find", lambda *_, **__: found)
+    monkeypatch.setattr(command, "_cluster", lambda *_: Cluster())
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(click.Abort):
+        command.launch.main([str(REFERENCE), "--on=slurm"], standalone_mode=False)
+    assert told == ["closed"]
+    assert signal.getsignal(signal.SIGTERM) == before

@@ -150,6 +150,7 @@ def launch(
     from torchship.engines.request import Request
     from torchship.launch.job import Shape
     from torchship.launch.published import find, for_nodes
+    from torchship.launch.signals import interrupting
     from torchship.oci.reference import Reference
     from torchship.platform import Platform
     from torchship.runs.execution import declared
@@ -194,7 +195,8 @@ def launch(
         request = Request(
             image=found.image, command=command, environment=variables, network=True, stdout=2
         )
-        with closing(_cluster(on, found, shape, means_of, store, progress)) as cluster:
+        chosen_cluster = _cluster(on, found, shape, means_of, store, progress)
+        with interrupting(), closing(chosen_cluster) as cluster:
             if dry_run:
                 first = with_seed(request, stated, seeds_of_runs[0])
                 click.echo(cluster.description(replace(first, output=Path("output"))), nl=False)
