@@ -25,6 +25,7 @@ from benchmarks import (
     cuda,
     edit_and_run,
     epoch,
+    first_step,
     memory,
     same_bytes,
     share,
@@ -50,6 +51,7 @@ BENCHMARKS: dict[str, ModuleType] = {
         same_bytes,
         unpack,
         share,
+        first_step,
         epoch,
         training,
     )

@@ -1,4 +1,4 @@
-"""An image on its way through a registry: out after an edit, in on a machine that has nothing.
+"""An image on its way out to a registry, after an edit.
 
 The registry is Debian's `docker-registry` on a loopback port. Three Docker sides stand against
 torchship: the tutorial's Dockerfile, the best one (examples/mnist/Dockerfile, dependencies before
@@ -15,6 +15,7 @@ import itertools
 import os
 import shutil
 import statistics
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -36,29 +37,33 @@ STEP = (
 
 
 def measure(bench: Workbench, tutorial: Tutorial, rounds: int) -> list[Figure]:
-    """Edit and publish, with and without anything local; then fetch and run."""
-    tutorial.prepare()
-    try:
-        registry = bench.stack.enter_context(running(bench.scratch / "registry"))
-    except (pytest.skip.Exception, pytest.fail.Exception) as why:
-        raise LeftOut(str(why)) from None
-    ours = _Ours(bench, registry)
-    theirs = _Theirs(tutorial, registry)
+    """Edit and publish, with and without anything local."""
+    ours, theirs = publishers(bench, tutorial)
     slow = min(rounds, _SLOW_ROUNDS)
     return [
         *_publish(ours, theirs, rounds, slow),
         *_from_nothing(ours, theirs, slow),
-        *_first_step(ours, theirs, slow),
     ]
 
 
-class _Ours:
+def publishers(bench: Workbench, tutorial: Tutorial) -> tuple[Ours, Theirs]:
+    """Return both sides, with a registry of their own between them and the machines."""
+    tutorial.prepare()
+    folder = Path(tempfile.mkdtemp(dir=bench.scratch, prefix="registry-"))
+    try:
+        registry = bench.stack.enter_context(running(folder))
+    except (pytest.skip.Exception, pytest.fail.Exception) as why:
+        raise LeftOut(str(why)) from None
+    return Ours(bench, registry), Theirs(tutorial, registry)
+
+
+class Ours:
     """torchship's side: a project that is edited, a tag that moves with it."""
 
     def __init__(self, bench: Workbench, registry: RunningRegistry) -> None:
         self._bench = bench
-        self._folder = bench.scratch / "shared"
-        shutil.copytree(bench.project, self._folder)
+        self._folder = Path(tempfile.mkdtemp(dir=bench.scratch, prefix="shared-"))
+        shutil.copytree(bench.project, self._folder, dirs_exist_ok=True)
         self.name = f"{registry.host}/bench/ours:latest"
         self._numbers = itertools.count()
         self.publish()
@@ -88,7 +93,7 @@ class _Ours:
         return {**self._bench.environment, "TORCHSHIP_HOME": str(home)}
 
 
-class _Theirs:
+class Theirs:
     """Docker's side: the tutorial's Dockerfile and the best one."""
 
     def __init__(self, tutorial: Tutorial, registry: RunningRegistry) -> None:
@@ -140,7 +145,7 @@ class _Theirs:
         return {**self._engine.environment, "DOCKER_BUILDKIT": str(int(buildkit))}
 
 
-def _publish(ours: _Ours, theirs: _Theirs, rounds: int, slow: int) -> list[Figure]:
+def _publish(ours: Ours, theirs: Theirs, rounds: int, slow: int) -> list[Figure]:
     """Measure an edit until it is in the registry, where everything else is known here."""
     for warm in (ours.publish, theirs.best, theirs.best_buildkit):
         warm()
@@ -181,7 +186,7 @@ def _publish(ours: _Ours, theirs: _Theirs, rounds: int, slow: int) -> list[Figur
     ]
 
 
-def _from_nothing(ours: _Ours, theirs: _Theirs, rounds: int) -> list[Figure]:
+def _from_nothing(ours: Ours, theirs: Theirs, rounds: int) -> list[Figure]:
     """Measure the same with nothing local, but the previous tag in the registry."""
     sides: dict[str, Side] = {
         "torchship": ours.publish_from_nothing,
@@ -201,35 +206,6 @@ def _from_nothing(ours: _Ours, theirs: _Theirs, rounds: int) -> list[Figure]:
             aim=at_least(50, faster),
         ),
         _bytes("bytes for it", moved, "the best Dockerfile", _moved(theirs.best_from_nothing)),
-    ]
-
-
-def _first_step(ours: _Ours, theirs: _Theirs, rounds: int) -> list[Figure]:
-    """Measure from the registry to a first training step, with nothing local."""
-    sides: dict[str, Side] = {
-        "torchship": ours.first_step,
-        "docker": lambda: theirs.first_step(theirs.name),
-        "docker, our image": lambda: theirs.first_step(ours.name),
-    }
-    taken = in_turns(rounds, sides)
-    mine, docker, mixed = (Spread(values=values, unit="s") for values in taken.values())
-    faster = ratio(mine, docker)
-    return [
-        Figure(
-            what="from the registry to a first training step, nothing local",
-            mine=mine,
-            against="`docker pull` and `docker run` of the best Dockerfile's image",
-            theirs=docker,
-            outcome=faster,
-            aim=at_least(3, faster),
-        ),
-        Figure(
-            what="· the same image",
-            mine=mine,
-            against="`docker pull` and `docker run` of torchship's image",
-            theirs=mixed,
-            outcome=ratio(mine, mixed),
-        ),
     ]
 
 
