@@ -53,7 +53,7 @@ def test_a_signal_between_two_steps_ends_the_job(monkeypatch, tmp_path):
     told = []
 
     class Cluster:
-        def prepare(self, image, *, progress):  # noqa: ARG002
+        def prepare(self, image, *, progress):
             signal.getsignal(signal.SIGTERM)(signal.SIGTERM, None)
 
         def close(self):

@@ -234,6 +234,28 @@ def test_ctrl_c_cancels_the_job(launch):
     assert launch.cluster.idle()
 
 
+def test_ctrl_c_while_the_job_is_submitted_leaves_none(launch, tmp_path):
+    """A job whose number was not told yet is found by its name, and cancelled."""
+    program = tmp_path / "bin/sbatch"
+    program.parent.mkdir()
+    real = shutil.which("sbatch")
+    lines = f'{real} "$@" >/dev/null; touch "{tmp_path}/taken"; exec sleep 60'
+    program.write_text(f"#!/bin/sh\n{lines}\n")
+    program.chmod(0o755)
+    launch.environment["PATH"] = f"{program.parent}:{os.environ['PATH']}"
+    process = launch.start("--nodes=2")
+    end = time.monotonic() + 30
+    while not (tmp_path / "taken").exists():
+        assert time.monotonic() < end
+        time.sleep(0.1)
+    assert launch.cluster.jobs()
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=30)
+    assert process.returncode == 130, err
+    assert "is cancelled" in err
+    assert launch.cluster.idle()
+
+
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [

@@ -16,7 +16,8 @@ def held(tmp_path):
     """Give a job with one step."""
     folder = tmp_path / "job"
     folder.mkdir()
-    made = Held("7", folder, time_limit=None, progress=SILENT)
+    made = Held("mnist-x", folder, time_limit=None, progress=SILENT)
+    made.number = "7"
     made.next_step()
     yield made
     made._over.set()

@@ -41,7 +41,7 @@ def script(job: Job, folder: Path, *, partition: str | None, account: str | None
         if value is not None and not _WORD.fullmatch(value):
             raise UsageError(f"--{option} {value!r} is no name that Slurm has")
     options = {
-        "job-name": job.name,
+        "job-name": job_name(job, folder),
         "nodes": shape.nodes,
         "ntasks-per-node": 1,
         "cpus-per-task": shape.cpus,
@@ -61,6 +61,11 @@ def script(job: Job, folder: Path, *, partition: str | None, account: str | None
         blind=BLIND,
         tries=_SILENCE * 5,
     )
+
+
+def job_name(job: Job, folder: Path) -> str:
+    """Return a name of the job that no other one has, as its folder has one."""
+    return f"{job.name}-{folder.name.removeprefix('job-')}"
 
 
 _SCRIPT = """\

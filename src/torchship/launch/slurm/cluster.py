@@ -130,9 +130,7 @@ class Slurm:
 
     def _run(self, asked: Job, request: Request) -> int:
         self.prepare(request.image, progress=self._progress)
-        if self._held is None:
-            self._held = self._hold(asked)
-        held = self._held
+        held = self._held or self._hold(asked)
         if self._root is not None and self._shape.gpus and not self._gpus:
             self._gpus = gpus.binds(self._asked(held, gpus.QUESTION))
         folder = held.next_step()
@@ -167,15 +165,16 @@ class Slurm:
         folder = _parent(self._store)
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         place = Path(tempfile.mkdtemp(prefix="job-", dir=folder))
-        script = batch.script(
-            replace(asked, shape=self._shape),
+        whole = replace(asked, shape=self._shape)
+        self._held = Held(  # known before it is submitted: Ctrl-C may come at any time
+            batch.job_name(whole, place),
             place,
-            partition=self._partition,
-            account=self._account,
+            time_limit=self._shape.time_limit,
+            progress=self._progress,
         )
-        return Held.submit(
-            script, place, time_limit=self._shape.time_limit, progress=self._progress
-        )
+        script = batch.script(whole, place, partition=self._partition, account=self._account)
+        self._held.submit(script)
+        return self._held
 
     def _write(self, step: Step) -> None:
         """Write what a step needs; nobody but the user reads it."""

@@ -27,6 +27,9 @@ _PULSE = 10.0
 _LATE = 10.0
 """Seconds until what a node wrote last is seen here, for a job that is over."""
 
+_COMING = 3.0
+"""Seconds until a job is listed that the controller was asked for."""
+
 _LONGEST_STATUS = 8  # bytes
 
 _LEAVE = 20.0
@@ -34,13 +37,15 @@ _LEAVE = 20.0
 
 
 class Held:
-    """One job. Not for several threads."""
+    """One job, under a name that no other one has. Not for several threads."""
 
     def __init__(
-        self, number: str, folder: Path, *, time_limit: int | None, progress: Progress
+        self, name: str, folder: Path, *, time_limit: int | None, progress: Progress
     ) -> None:
-        self.number = number
+        self.number = ""
         self.steps = 0
+        self._name = name
+        self._asked = False
         self._folder = folder
         self._time_limit = time_limit
         self._progress = progress
@@ -52,22 +57,22 @@ class Held:
         self._orders = threading.Lock()
         self._over = threading.Event()
         self._pulse = threading.Thread(target=self._live, name="pulse", daemon=True)
-        self._pulse.start()
 
-    @classmethod
-    def submit(
-        cls, script: str, folder: Path, *, time_limit: int | None, progress: Progress
-    ) -> Held:
-        """Submit a job; raise `EngineError` where Slurm does not take it."""
+    def submit(self, script: str) -> None:
+        """Submit the job; raise `EngineError` where Slurm does not take it.
+
+        However it goes, `cancel` is to be called in the end.
+        """
+        (self._folder / "order").write_text("0 0\n")
+        (self._folder / "job").write_text(script)
+        self._asked = True
         try:
-            (folder / "order").write_text("0 0\n")
-            (folder / "job").write_text(script)
-            number = queue.submit(script)
-        except BaseException:
-            shutil.rmtree(folder, ignore_errors=True)
+            self.number = queue.submit(script)
+        except queue.Refused:
+            self._asked = False
             raise
-        progress.say(f"job {number} is submitted")
-        return cls(number, folder, time_limit=time_limit, progress=progress)
+        self._pulse.start()
+        self._progress.say(f"job {self.number} is submitted")
 
     @property
     def _step(self) -> Path:
@@ -166,6 +171,10 @@ class Held:
         """End the job, wherever it is, and remove its folder."""
         self._stop("end 0\n")
         try:
+            if not self.number:
+                self._look_up()
+            if not self.number:
+                return
             found = queue.state(self.number)
             # one that is completing has ended: a site's epilog may take its time
             if found is not None and found.word != "COMPLETING":
@@ -174,6 +183,17 @@ class Held:
                 self._progress.say(f"job {self.number} is cancelled")
         finally:
             shutil.rmtree(self._folder, ignore_errors=True)
+
+    def _look_up(self) -> None:
+        """Find out the number, where sbatch was broken off and the job may be there or to come."""
+        end = time.monotonic() + _COMING
+        with suppress(EngineError):
+            while self._asked and not self.number and time.monotonic() < end:
+                self.number = queue.named(self._name) or ""
+                time.sleep(0.2)
+        if self._asked and not self.number:
+            # its folder is gone then, without which its script does nothing
+            self._progress.say(f"if Slurm still queues {self._name}, it ends as soon as it begins")
 
     def _until_gone(self) -> None:
         end = time.monotonic() + _LEAVE

@@ -78,8 +78,15 @@ def configuration() -> Path | None:
     return Path(match[1]) if answer.status == 0 and match else None
 
 
+class Refused(EngineError):
+    """Slurm did not take a job."""
+
+
 def submit(script: str) -> str:
-    """Submit a job; return its number. Raises `EngineError` with what Slurm objects to."""
+    """Submit a job; return its number. Raises `Refused` with what Slurm objects to.
+
+    After any other error, there may be a job: see `named`.
+    """
     answer = Client("sbatch").ask("--parsable", stdin=script.encode(), patience=_PATIENCE)
     number = answer.out.strip().partition(";")[0]
     if answer.status != 0 or not number.isdecimal():
@@ -87,17 +94,23 @@ def submit(script: str) -> str:
     return number
 
 
-def refused(errors: str) -> EngineError:
+def named(name: str) -> str | None:
+    """Return the number of a job that has a name, if there is one."""
+    answer = Client("squeue").ask("--noheader", f"--name={name}", "--format=%A", patience=_PATIENCE)
+    return next((word for word in answer.out.split() if word.isdecimal()), None)
+
+
+def refused(errors: str) -> Refused:
     """Return what is told of a job that Slurm does not take; ``errors`` is what it printed."""
     lines = [line.partition("error: ")[2] or line for line in errors.splitlines() if line.strip()]
     told = lines[-1].strip() if lines else "it did not say why"
     told = told.removeprefix("Batch job submission failed: ").rstrip(".")
     if "onfiguration source" in errors or "contact slurm controller" in errors.lower():
-        return EngineError(
+        return Refused(
             f"no Slurm cluster can be reached from here: {told}",
             hint="run this where `sinfo` lists the nodes, such as a login node",
         )
-    return EngineError(
+    return Refused(
         f"Slurm refuses the job: {told}",
         hint="`sinfo` lists partitions and what their nodes have; see --nodes, --gpus, --cpus, "
         "--memory, --time, --partition and --account",
