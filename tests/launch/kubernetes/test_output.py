@@ -6,12 +6,16 @@ import signal
 import subprocess
 import sys
 import tarfile
+import time
 from importlib.resources import files
 
 import pytest
 
-from torchship.errors import HostileInput
+from torchship.errors import EngineError, HostileInput
+from torchship.launch.kubernetes import output
+from torchship.launch.kubernetes.kubectl import Kubectl
 from torchship.launch.kubernetes.output import Arriving, unpack
+from torchship.launch.kubernetes.settings import Settings
 
 FETCH = str(files("torchship.launch.kubernetes") / "scripts" / "fetch.py")
 
@@ -135,3 +139,26 @@ def test_a_fetch_that_nobody_confirms_releases_nobody(tmp_path):
         assert done.returncode == 1
         assert pod.poll() is None
         pod.kill()
+
+
+def test_a_connection_that_stands_still_is_given_up(tmp_path, monkeypatch):
+    """A kubectl that neither sends nor ends is ended, and the fetch tried again, three times."""
+    program = tmp_path / "kubectl"
+    program.write_text(f"#!/bin/sh\necho >> {tmp_path}/tries\nexec sleep 30\n")
+    program.chmod(0o755)
+    (tmp_path / "output").mkdir()
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    for name, seconds in (("_STALL", 0.2), ("_LEAVE", 0.1), ("_PAUSE", 0)):
+        monkeypatch.setattr(output, name, seconds)
+    began = time.monotonic()
+    with pytest.raises(EngineError, match="could not be brought here"):
+        output.fetch(
+            Kubectl(Settings()),
+            pod="p",
+            container="main",
+            pid=1,
+            source="/output",
+            output=tmp_path / "output",
+        )
+    assert time.monotonic() - began < 20
+    assert len((tmp_path / "tries").read_text()) == 3

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import select
 import shutil
+import subprocess
 import tempfile
 import time
 from contextlib import suppress
@@ -28,6 +29,7 @@ _PAUSE = 2  # seconds between them
 _STALL = 120
 """Seconds without a byte after which a connection is given up."""
 
+_LEAVE = 5  # seconds that kubectl has to end by itself
 _PIECE = 1 << 20
 _FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
@@ -87,8 +89,11 @@ def _attempt(kubectl: Kubectl, arguments: tuple[str, ...], folder: Path, output:
 
 
 def _why(process: Process, arguments: tuple[str, ...], said: str) -> EngineError:
-    """Tell a cluster that refuses from a connection that breaks."""
+    """Tell a cluster that refuses from a connection that breaks, or stands still."""
     assert process.stderr is not None
+    with suppress(subprocess.TimeoutExpired):  # its complaint comes as it ends
+        process.wait(_LEAVE)
+    process.kill()  # one that stands still would never close its errors
     errors = process.stderr.read().decode(errors="replace")
     refused = refusal(errors, arguments)
     forbidden = "does not allow" in refused.message
