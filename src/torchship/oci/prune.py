@@ -27,6 +27,12 @@ WAIT = 10.0
 LEASE = "boot"
 """File of an unpacked layer: whoever uses the layer for long has it locked, as readers do."""
 
+JOBS = "launch"
+"""Folder of the store with one, ``job-*``, for each job of a cluster that is held."""
+
+JOB_LEASE = "lease"
+"""File of such a folder: whoever needs the job has it locked, as readers do."""
+
 _SETTLED = 3600.0  # seconds after which a blob that no torchship has looked at is no one's
 _DIFF_ID = re.compile(r"sha256:[0-9a-f]{64}")
 
@@ -44,6 +50,7 @@ class Pruned:
 def prune(store: Store, *, keep: timedelta = timedelta(0), wait: float = WAIT) -> Pruned:
     """Remove every blob, derived layer and unpacked folder that no image needs.
 
+    So does what is left of jobs that neither a torchship nor a node has to do with any more.
     Derived layers that were made or used within ``keep`` stay. Downloads stay: they are not
     made from anything here; what uv unpacked to resolve requirements
     goes. Waits for other users of the store, then raises `StoreError`.
@@ -70,6 +77,7 @@ def prune(store: Store, *, keep: timedelta = timedelta(0), wait: float = WAIT) -
                 size += store.blobs.remove(digest)
                 removed += 1
         folders, freed = _sweep_unpacked(store, diff_ids)
+        freed += _sweep_jobs(store)
         _sweep_files(store)
         resolver = store.home / "uv"
         freed += _delete(resolver) if resolver.is_dir() else 0
@@ -148,7 +156,7 @@ def _sweep_unpacked(store: Store, keep: set[Digest]) -> tuple[int, int]:
         if path.name.partition(".")[0] in names:
             continue
         if path.is_dir() and not path.is_symlink():
-            if _is_leased(path):
+            if _is_leased(path / LEASE):
                 continue
             folders += 1
             size += _remove_tree(path)
@@ -158,9 +166,17 @@ def _sweep_unpacked(store: Store, keep: set[Digest]) -> tuple[int, int]:
     return folders, size
 
 
-def _is_leased(path: Path) -> bool:
+def _sweep_jobs(store: Store) -> int:
+    size = 0
+    for path in (store.home / JOBS).glob("job-*"):
+        if path.is_dir() and not path.is_symlink() and not _is_leased(path / JOB_LEASE):
+            size += _delete(path)
+    return size
+
+
+def _is_leased(lease: Path) -> bool:
     try:
-        with (path / LEASE).open("rb") as file:
+        with lease.open("r+b") as file:  # NFS locks for writers alone what can be written
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except FileNotFoundError:  # half of one
         return False

@@ -8,14 +8,18 @@ from torchship.errors import EngineError
 from torchship.launch.slurm.cluster import _ended
 from torchship.launch.slurm.follow import Tail
 from torchship.launch.slurm.held import Held
+from torchship.oci.prune import prune
+from torchship.oci.store import Store
 from torchship.progress import SILENT
+
+JOB = "store/launch/job-x"
 
 
 @pytest.fixture
 def held(tmp_path):
     """Give a job with one step."""
-    folder = tmp_path / "job"
-    folder.mkdir()
+    folder = tmp_path / "store/launch/job-x"
+    folder.mkdir(parents=True)
     made = Held("mnist-x", folder, time_limit=None, progress=SILENT)
     made.number = "7"
     made.next_step()
@@ -43,12 +47,26 @@ def test_a_job_whose_epilog_runs_is_not_cancelled(held, tmp_path, programs):
     programs("scancel", f"touch {tmp_path}/cancelled")
     held.cancel()
     assert not (tmp_path / "cancelled").exists()
-    assert not (tmp_path / "job").exists()
+    assert not (tmp_path / JOB).exists()
+
+
+def test_prune_takes_what_is_left_of_jobs_that_nobody_holds(held, tmp_path):
+    """The folder of a torchship that was killed goes, with the values of variables in it."""
+    left = tmp_path / "store/launch/job-y"
+    (left / "step-1").mkdir(parents=True)
+    for name in ("lease", "step-1/start"):
+        (left / name).touch()
+    prune(Store(tmp_path / "store"))
+    assert not left.exists()
+    assert (tmp_path / JOB / "lease").exists()
+    held._lease.close()
+    prune(Store(tmp_path / "store"))
+    assert not (tmp_path / JOB).exists()
 
 
 def test_what_was_printed_last_is_passed_on_when_the_job_ends_early(held, tmp_path, programs):
     """A job that Slurm ends is looked at once more before its error is raised."""
-    step = tmp_path / "job/step-1"
+    step = tmp_path / JOB / "step-1"
     for name in ("status", "stdout"):
         (step / name).touch()
     programs("squeue", f"echo last words >>{step}/stdout; echo Invalid job id >&2; exit 1")
@@ -65,13 +83,13 @@ def test_what_was_printed_last_is_passed_on_when_the_job_ends_early(held, tmp_pa
 )
 def test_a_status_counts_when_its_line_is_whole(held, tmp_path, text, status):
     """Half of a number is none."""
-    (tmp_path / "job/step-1/status").write_bytes(text)
+    (tmp_path / JOB / "step-1/status").write_bytes(text)
     assert held.status() == status
 
 
 @pytest.mark.parametrize("text", [b"\xff\xfe\n", b"-1\n", b"0\n0\n", b"9" * 5000])
 def test_what_is_no_status_is_told(held, tmp_path, text):
     """Something else in its place is one clear error."""
-    (tmp_path / "job/step-1/status").write_bytes(text)
+    (tmp_path / JOB / "step-1/status").write_bytes(text)
     with pytest.raises(EngineError, match="without an exit status"):
         held.status()

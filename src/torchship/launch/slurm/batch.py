@@ -18,6 +18,7 @@ from torchship.launch import torchrun
 from torchship.launch.job import OUTPUT_VARIABLE, Job
 from torchship.launch.slurm import containers
 from torchship.launch.slurm.containers import BEGUN, INSIDE, START, Step
+from torchship.oci.prune import JOB_LEASE
 
 BLIND = 72
 """Exit status of a job whose first node does not see the job's folder."""
@@ -59,6 +60,7 @@ def script(job: Job, folder: Path, *, partition: str | None, account: str | None
         options="\n".join((*given, "#SBATCH --no-requeue")),
         folder=shlex.quote(str(folder)),
         blind=BLIND,
+        lease=JOB_LEASE,
         tries=_SILENCE * 5,
     )
 
@@ -73,6 +75,8 @@ _SCRIPT = """\
 {options}
 
 cd {folder} || exit {blind}
+# `torchship prune` leaves the folder alone while this runs
+exec 9<>{lease} && flock --shared 9
 
 # torchship hands over one step after another: a run, or a question to the image. It writes into
 # `order` how many there are, and signs of life: a job that nobody waits for ends by itself.

@@ -25,6 +25,7 @@ from torchship.launch.slurm.containers import BEGUN, INSIDE, START, Step
 from torchship.launch.slurm.follow import Log, Tail
 from torchship.launch.slurm.held import Held
 from torchship.oci.image import Image
+from torchship.oci.prune import JOBS
 from torchship.oci.pull import fetch_blobs
 from torchship.oci.reference import Reference
 from torchship.oci.registry import Registry
@@ -164,6 +165,7 @@ class Slurm:
     def _hold(self, asked: Job) -> Held:
         folder = _parent(self._store)
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._store.hold()  # until the folder is leased, `prune` waits
         place = Path(tempfile.mkdtemp(prefix="job-", dir=folder))
         whole = replace(asked, shape=self._shape)
         self._held = Held(  # known before it is submitted: Ctrl-C may come at any time
@@ -172,6 +174,7 @@ class Slurm:
             time_limit=self._shape.time_limit,
             progress=self._progress,
         )
+        self._store.release()
         script = batch.script(whole, place, partition=self._partition, account=self._account)
         self._held.submit(script)
         return self._held
@@ -237,4 +240,4 @@ def _ended(held: Held, *tails: Tail) -> int:
 
 
 def _parent(store: Store) -> Path:
-    return store.home.absolute() / "launch"
+    return store.home.absolute() / JOBS

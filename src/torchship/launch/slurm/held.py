@@ -7,6 +7,7 @@ every file that either side waits for is there from the start, and grows.
 
 from __future__ import annotations
 
+import fcntl
 import re
 import shutil
 import threading
@@ -16,6 +17,7 @@ from pathlib import Path
 
 from torchship.errors import EngineError
 from torchship.launch.slurm import batch, queue
+from torchship.oci.prune import JOB_LEASE
 from torchship.progress import Progress
 
 _ASK = 1.0, 15.0
@@ -47,6 +49,8 @@ class Held:
         self._name = name
         self._asked = False
         self._folder = folder
+        self._lease = (folder / JOB_LEASE).open("w+b")
+        fcntl.flock(self._lease, fcntl.LOCK_SH)
         self._time_limit = time_limit
         self._progress = progress
         self._ready = 0
@@ -182,6 +186,7 @@ class Held:
                 self._until_gone()
                 self._progress.say(f"job {self.number} is cancelled")
         finally:
+            self._lease.close()  # before it is removed: NFS keeps what is open, and its folder
             shutil.rmtree(self._folder, ignore_errors=True)
 
     def _look_up(self) -> None:
