@@ -109,7 +109,8 @@ class Kubernetes:
         try:
             self._kubectl.tell("create", "--filename=-", stdin=manifest.write(objects))
         except Refused as error:
-            if error.out:  # one of several objects is there
+            # One of several objects is there, or all are and the answer was lost
+            if error.out or not (error.final or error.unsent):
                 self._delete(name)
             raise
         except BaseException:

@@ -39,18 +39,22 @@ _FINAL = re.compile(
     r"|no matches for kind|context was not found|context \"[^\"]*\" does not exist"
 )
 
+_UNSENT = re.compile(r"connection to the server \S+ was refused|dial tcp|TLS handshake timeout")
+
 Process = subprocess.Popen[bytes]
 
 
 class Refused(EngineError):
     """The request failed: what kubectl complained of is in ``said``, what it did before in ``out``.
 
-    ``final`` tells that the cluster has answered, and would answer the same again.
+    ``final`` tells that the cluster has answered, and would answer the same again; ``unsent`` that
+    there was no connection to ask it by. With neither, it may have done what it was asked for.
     """
 
     said = ""
     out = ""
     final = False
+    unsent = False
 
 
 class Kubectl:
@@ -153,6 +157,7 @@ def refusal(errors: str, arguments: Sequence[str]) -> Refused:
     error = Refused(message or f"kubectl {arguments[0]}: {said or 'it did not say why'}", hint=hint)
     error.said = said
     error.final = _FINAL.search(errors) is not None
+    error.unsent = _UNSENT.search(errors) is not None
     return error
 
 
