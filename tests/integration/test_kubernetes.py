@@ -189,6 +189,15 @@ def test_a_worker_that_fails_ends_the_job_promptly(cluster, launch):
     assert {one["kind"] for one in cluster.created} == {"Service", "Job", "Pod"}
 
 
+def test_nodes_that_work_longer_than_the_first(cluster, launch, monkeypatch):
+    """They are waited for, it is said which, and the status of one that fails is the job's."""
+    monkeypatch.setattr(following, "_LAST", 1)
+    code = "import os, sys, time\nif int(os.environ['PET_NODE_RANK']): time.sleep(4); sys.exit(3)"
+    status, _, _ = launch(code, shape=Shape(nodes=2))
+    assert status == 3
+    assert "node 0 has ended; waiting for node 1" in launch.heard
+
+
 def test_connections_that_break_lose_nothing(cluster, launch):
     """An exec of kubectl's may end early and call it success: it is tried until all is here."""
     cluster.faults.truncate = 2

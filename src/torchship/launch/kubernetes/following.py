@@ -21,7 +21,8 @@ _UNHEARD = 15
 """Seconds without a pod after which the cluster is asked for the events of the job."""
 
 _LAST = 120
-"""Seconds that a job may take to end when the first node has, and its output was fetched."""
+"""Seconds that a job may take to end when all of its nodes have; after as many it is told which
+nodes still work when the first has ended."""
 
 _PATIENCE = 300
 """Seconds without an answer of the cluster after which a job is given up, and a long training
@@ -161,11 +162,20 @@ class Following:
                 # Another node's end has ended this one, and that is the news
                 self._say(f"the outputs of node 0 are lost: {error.message}")
                 return self._finished(look)
-        until = time.monotonic() + _LAST
-        while time.monotonic() < until:
+        return self._last(look, status)
+
+    def _last(self, look: Look, status: int) -> int:
+        """See the job to its end when its first node has ended, however long others work."""
+        told = until = time.monotonic() + _LAST
+        while (now := time.monotonic()) < until:
             look = self._look()
             if look.finished:
                 return self._finished(look) or status
+            if working := [str(node.index) for node in look.pods if node.working and node.index]:
+                until = now + _LAST
+                if now > told:
+                    nodes = "node" if len(working) == 1 else "nodes"
+                    self._say(f"node 0 has ended; waiting for {nodes} {', '.join(working)}")
             time.sleep(_SOON)
         return status
 

@@ -85,6 +85,11 @@ class Pod(msgspec.Struct, frozen=True, kw_only=True):
     evicted: Reason | None = None
 
     @property
+    def working(self) -> bool:
+        """Tell whether its program runs."""
+        return self.begun and self.terminated is None and self.evicted is None
+
+    @property
     def failed(self) -> bool:
         """Tell whether it ended with anything but success."""
         ended = self.terminated
