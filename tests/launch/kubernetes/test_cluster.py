@@ -15,7 +15,7 @@ from torchship.launch.kubernetes.cluster import Kubernetes
 def refused(tmp_path, monkeypatch):
     """Return what launches by a kubectl that cannot create, and which deletions followed."""
 
-    def launched(complaint: str, shape: Shape = Shape()) -> list[str]:  # noqa: B008 (frozen)
+    def launched(complaint: str) -> list[str]:
         program = tmp_path / "kubectl"
         program.write_text(
             f"#!/bin/sh\necho $* >> {tmp_path}/calls\n[ $1 = delete ] && exit\n"
@@ -24,7 +24,7 @@ def refused(tmp_path, monkeypatch):
         program.chmod(0o755)
         monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
         with pytest.raises(EngineError):
-            Kubernetes(REFERENCE, shape).run(Request(image=IMAGE, command=("true",)))
+            Kubernetes(REFERENCE, Shape()).run(Request(image=IMAGE, command=("true",)))
         calls = (tmp_path / "calls").read_text().splitlines()
         return [call for call in calls if call.startswith("delete")]
 
@@ -42,7 +42,7 @@ def refused(tmp_path, monkeypatch):
 def test_a_job_whose_creation_was_not_answered_is_deleted(refused, complaint):
     """The cluster may have it all the same."""
     (call,) = refused(complaint)
-    assert "--selector=dev.torchship.job=" in call
+    assert call.startswith("delete jobs --selector=dev.torchship.job=")
 
 
 @pytest.mark.parametrize(

@@ -115,3 +115,10 @@ def test_a_question_keeps_no_pod():
     _, container = spec(EVERY["question"])
     assert container["command"][3:6] == [NAME, "0", "drop"]
     assert [each["mountPath"] for each in container["volumeMounts"]] == ["/dev/shm"]
+
+
+@pytest.mark.parametrize("job", EVERY.values(), ids=EVERY)
+def test_what_is_made_is_what_is_deleted(job):
+    """Rights on services are needed only where a job has one."""
+    kinds = {f"{each['kind'].lower()}s" for each in indexed.objects(job, NAME, Settings())}
+    assert set(indexed.made(job).split(",")) == kinds

@@ -111,20 +111,20 @@ class Kubernetes:
         except Refused as error:
             # One of several objects is there, or all are and the answer was lost
             if error.out or not (error.final or error.unsent):
-                self._delete(name)
+                self._delete(job, name)
             raise
         except BaseException:
-            self._delete(name)  # it may be there
+            self._delete(job, name)  # it may be there
             raise
         try:
             if job.output is not None:
                 self._progress.say(f"created the job {name} of {_nodes(job.shape)}")
             yield
         finally:
-            self._delete(name)
+            self._delete(job, name)
 
-    def _delete(self, name: str) -> None:
-        what = (self._form.MADE, f"--selector={LABEL}={name}")
+    def _delete(self, job: Job, name: str) -> None:
+        what = (self._form.made(job), f"--selector={LABEL}={name}")
         with undisturbed():
             for pause in _PAUSES:
                 time.sleep(pause)

@@ -17,9 +17,6 @@ CONTAINER = "main"
 KINDS = "jobs,pods"
 """What a job consists of, as ``kubectl get`` takes it."""
 
-MADE = "jobs,services"
-"""What of it is ours to delete."""
-
 _INDEX = "metadata.annotations['batch.kubernetes.io/job-completion-index']"
 _KEPT = 3600  # seconds; should nobody be there any more to delete it
 
@@ -29,6 +26,14 @@ def objects(job: Job, name: str, settings: Settings) -> tuple[Object, ...]:
     if job.shape.nodes == 1:
         return (_job(job, name, settings),)
     return (_service(job, name), _job(job, name, settings))
+
+
+def made(job: Job) -> str:
+    """Return what of a job is ours to delete: a Service only where it has one.
+
+    Who runs jobs of one node alone may lack the right to delete Services.
+    """
+    return "jobs" if job.shape.nodes == 1 else "jobs,services"
 
 
 def _job(job: Job, name: str, settings: Settings) -> Object:

@@ -18,9 +18,6 @@ CONTAINER = "node"
 KINDS = "trainjobs.trainer.kubeflow.org,pods"
 """What a job consists of, as ``kubectl get`` takes it."""
 
-MADE = "trainjobs.trainer.kubeflow.org"
-"""What of it is ours to delete."""
-
 _RUNTIME = "torch-distributed"
 _MANAGER = "dev.torchship/launch"
 
@@ -63,6 +60,11 @@ def objects(job: Job, name: str, settings: Settings) -> tuple[Object, ...]:
             "spec": spec,
         },
     )
+
+
+def made(_: Job) -> str:
+    """Return what of a job is ours to delete."""
+    return "trainjobs.trainer.kubeflow.org"
 
 
 def _patch(job: Job, name: str, settings: Settings) -> Object:
