@@ -1,7 +1,7 @@
 """What a cluster says of a job that does not go well, told in one sentence."""
 
 import pytest
-from tests.launch.kubernetes.jobs import EVERY, REFERENCE
+from tests.launch.kubernetes.jobs import EVERY
 
 from torchship.errors import EngineError, RunError
 from torchship.launch.kubernetes import state, trouble
@@ -51,26 +51,17 @@ def ended(code, reason="Error", at="2026-01-01T00:00:00Z", message=""):
     return {"terminated": how}
 
 
-def test_an_image_that_cannot_be_pulled():
-    """The image, the cluster's words, and what to do: told when the kubelet backs off."""
-    said = 'Back-off pulling image "x": not found'
-    error = trouble.waiting(look(pod(), pod(1, state=waits("ImagePullBackOff", said))), JOB)
-    assert isinstance(error, EngineError)
-    assert error.message == f"node 1 cannot pull {REFERENCE}: ImagePullBackOff: {said}"
-    assert "--pull-secret" in error.hint
-
-
 @pytest.mark.parametrize("reason", ["ContainerCreating", "PodInitializing", "ErrImagePull"])
 def test_what_may_pass_is_waited_for(reason):
     """A pod that is being made, or whose pull failed once, is no error."""
-    assert trouble.waiting(look(pod(state=waits(reason))), JOB) is None
+    assert trouble.waiting(look(pod(state=waits(reason)))) is None
 
 
 def test_a_container_that_cannot_start():
     """A missing Secret, or an image without Python, is told."""
-    error = trouble.waiting(look(pod(state=waits("CreateContainerConfigError", "no secret"))), JOB)
+    error = trouble.waiting(look(pod(state=waits("CreateContainerConfigError", "no secret"))))
     assert "cannot start the container: CreateContainerConfigError: no secret" in error.message
-    error = trouble.waiting(look(pod(state=ended(128, "StartError", message="exec: python3"))), JOB)
+    error = trouble.waiting(look(pod(state=ended(128, "StartError", message="exec: python3"))))
     assert isinstance(error, trouble.NotBegun)
 
 
@@ -84,7 +75,7 @@ def test_no_room_is_told_and_waited_for():
     }
     waiting = look(pod(conditions=[condition]))
     assert "3 Insufficient nvidia.com/gpu" in trouble.unscheduled(waiting)
-    assert trouble.waiting(waiting, JOB) is None
+    assert trouble.waiting(waiting) is None
     assert trouble.unscheduled(look(pod())) is None
     over = look(pod(conditions=[condition]), failed="DeadlineExceeded")
     assert (

@@ -11,6 +11,7 @@ from torchship.launch.job import Job
 from torchship.launch.kubernetes import output, pod, state, trouble
 from torchship.launch.kubernetes.kubectl import Kubectl, Refused, refusal
 from torchship.launch.kubernetes.log import Log, write
+from torchship.launch.kubernetes.pulls import Pulls
 from torchship.launch.kubernetes.state import Look, Pod
 from torchship.progress import Progress
 
@@ -60,6 +61,7 @@ class Following:
         self._sinks = sinks
         self._progress = progress
         self._said: set[str] = set()
+        self._pulls = Pulls(job)
         self._log: Log | None = None
         self._fetched = False
         self._heard = time.monotonic()
@@ -102,8 +104,10 @@ class Following:
         time.sleep(_LATER)
 
     def _tell(self, look: Look) -> None:
-        if error := trouble.waiting(look, self._job):
+        if error := self._pulls.failed(look, time.monotonic()) or trouble.waiting(look):
             raise error
+        if self._pulls.faltering is not None:
+            self._say(self._pulls.faltering)
         if found := trouble.unscheduled(look):
             self._say(found)
         if not look.pods and time.monotonic() - self._heard > _UNHEARD:

@@ -7,31 +7,20 @@ from torchship.launch.job import Job
 from torchship.launch.kubernetes.pod import quantity
 from torchship.launch.kubernetes.state import Look, Pod, Reason
 
-_PULL = {"ImagePullBackOff", "ErrImageNeverPull", "InvalidImageName", "RegistryUnavailable"}
-"""ErrImagePull is not among them: the kubelet tries again, and a registry may have faltered."""
-
 _START = {"CreateContainerConfigError", "CreateContainerError", "RunContainerError"}
 _NEVER_BEGAN = {"StartError", "ContainerCannotRun"}
 _LONGEST = 400  # characters of what a cluster says
 
 
-def waiting(look: Look, job: Job) -> TorchshipError | None:
-    """Return what keeps a pod from ever beginning, if anything does."""
+def waiting(look: Look) -> TorchshipError | None:
+    """Return what keeps a pod whose image is there from ever beginning, if anything does."""
     for pod in look.pods:
-        if pod.waiting is not None and pod.waiting.reason in _PULL:
-            return EngineError(
-                f"node {pod.index} cannot pull {job.reference}: {_words(pod.waiting)}",
-                hint="push the image where the cluster reaches it; a private registry needs "
-                "--pull-secret NAME (`kubectl create secret docker-registry`)",
-            )
         if pod.waiting is not None and pod.waiting.reason in _START:
-            return EngineError(
-                f"node {pod.index} cannot start the container: {_words(pod.waiting)}"
-            )
+            return EngineError(f"node {pod.index} cannot start the container: {words(pod.waiting)}")
         ended = pod.terminated
         if ended is not None and ended.reason in _NEVER_BEGAN:
             return NotBegun(
-                f"node {pod.index} cannot start the program: {_words(ended)}",
+                f"node {pod.index} cannot start the program: {words(ended)}",
                 hint="the image needs python3 on its PATH",
             )
     return None
@@ -46,7 +35,7 @@ def unscheduled(look: Look) -> str | None:
     found = [pod.unscheduled for pod in look.pods if pod.unscheduled is not None]
     if not found:
         return None
-    return f"the cluster has no room for the job yet: {_words(found[0])}"
+    return f"the cluster has no room for the job yet: {words(found[0])}"
 
 
 def failure(look: Look, job: Job, began: bool) -> TorchshipError | None:
@@ -70,7 +59,7 @@ def failure(look: Look, job: Job, began: bool) -> TorchshipError | None:
     culprit = look.culprit
     if culprit is None:
         if failed is not None and look.head is None:
-            return EngineError(f"the cluster could not run the job: {_words(failed)}")
+            return EngineError(f"the cluster could not run the job: {words(failed)}")
         return None
     ended = culprit.terminated
     if ended is not None and ended.reason == "OOMKilled":
@@ -81,7 +70,7 @@ def failure(look: Look, job: Job, began: bool) -> TorchshipError | None:
         )
     if culprit.evicted is not None:
         return RunError(
-            f"the cluster took node {culprit.index} away: {_words(culprit.evicted)}",
+            f"the cluster took node {culprit.index} away: {words(culprit.evicted)}",
             hint="see --memory and --shared-memory, or try again",
         )
     return None
@@ -92,7 +81,8 @@ def exit_status(pod: Pod) -> int:
     return (pod.terminated.exit_code if pod.terminated is not None else 0) or 1
 
 
-def _words(reason: Reason) -> str:
+def words(reason: Reason) -> str:
+    """Return what a cluster says of something, on one line and not too long."""
     told = " ".join(reason.message.split()) or reason.reason
     if reason.reason and reason.reason not in told and reason.message:
         told = f"{reason.reason}: {told}"
