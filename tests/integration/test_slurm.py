@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shlex
 import shutil
 import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -358,6 +360,19 @@ def test_nodes_run_the_image_by_docker(launch, dockerd, tmp_path):
     outputs = launch.folder / Path(out.strip()).parent / "seed-1/output"
     assert (outputs / "1").read_text() == "1 it's\n"
     assert (outputs / "1").stat().st_uid == os.getuid()
+    process = launch.start("--with=docker", "--", "sh", "-c", "echo begun; sleep 100")
+    _until(process, "begun\n")
+    (folder,) = Path(launch.environment["TORCHSHIP_HOME"]).glob("launch/job-*")
+    for words in Path("/proc").glob("[0-9]*/cmdline"):
+        with suppress(OSError):  # of a process that has just ended
+            if re.search(rf"bash\0{folder}/step-[0-9]+/node\0$", words.read_text()):
+                os.killpg(int(words.parent.name), signal.SIGKILL)  # as Slurm does
+    try:
+        _, err = process.communicate(timeout=30)
+    finally:
+        process.kill()
+    assert process.returncode == 1, err
+    assert not dockerd.docker("ps", "--quiet", "--filter=name=torchship-")
     process = launch.start("--with=docker", "--", "sh", "-c", "echo begun; sleep 100")
     _until(process, "begun\n")
     process.send_signal(signal.SIGINT)

@@ -116,11 +116,16 @@ def run(step: Step, means: str, *, places: tuple[Path, ...]) -> str:
         # the name or address by which Slurm itself reaches this node, the first one of the job
         'scontrol show node "$SLURMD_NODENAME" | sed -n "s/.*NodeAddr=\\([^ ]*\\).*/\\1/p"'
         f" >{INSIDE}/head",
-        f"exec {srun} --kill-on-bad-exit=1 \\\n"
+        f"{srun} --kill-on-bad-exit=1 \\\n"
         "    --output=stdout --error=stderr --open-mode=append \\\n    "
         + " ".join(shlex.quote(word) for word in containers.program(step, means)),
-        "",
+        "status=$?",
     ]
+    if (remove := containers.removing(step, means)) is not None:
+        everywhere = 'srun --nodes="$SLURM_JOB_NUM_NODES" --ntasks-per-node=1 --mpi=none'
+        quoted = shlex.quote(remove)
+        lines.append(f'[ "$status" = 0 ] || {everywhere} bash -c {quoted} >/dev/null 2>&1')
+    lines += ['exit "$status"', ""]
     return "\n".join(lines)
 
 

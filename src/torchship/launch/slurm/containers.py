@@ -72,6 +72,24 @@ def fetching(job: Job, means: str) -> str | None:
     return None
 
 
+def removing(step: Step, means: str) -> str | None:
+    """Return the line that ends what a step has left on a node; None where Slurm itself does.
+
+    Docker's and podman's containers are no children of the step, and Slurm may kill what is before
+    it can say goodbye to them.
+    """
+    if means not in ("docker", "podman"):
+        return None
+    return (
+        f'left=$({means} ps --all --quiet --filter="name=^{_name(step)}-"); '
+        f'[ -z "$left" ] || {means} rm --force $left'
+    )
+
+
+def _name(step: Step) -> str:
+    return f"torchship-$SLURM_JOB_ID-{step.folder.name}"
+
+
 def _docker(step: Step) -> Sequence[str]:
     return _engine(
         step,
@@ -119,7 +137,7 @@ def _engine(step: Step, name: str, *own: str) -> Sequence[str]:
         words.append(f"--memory={shape.memory}")
     words += [shlex.quote(str(step.job.reference)), f"{MOUNTED}/{START}", '"$SLURM_NODEID"']
     return (
-        'name="torchship-$SLURM_JOB_ID-$SLURM_STEP_ID-$SLURM_NODEID"',
+        f'name="{_name(step)}-$SLURM_NODEID"',
         f"trap '{name} rm --force \"$name\" >/dev/null 2>&1' EXIT",
         "trap 'exit 143' TERM INT",
         f"{' '.join(words)} &",

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
+
+from torchship.engines.relay import write_all
 
 _PIECE = 1 << 20
 
@@ -32,7 +33,7 @@ class Tail:
                 self._place += len(piece)
                 self.last = (self.last + piece)[-4096:]
                 for descriptor in self._to:
-                    _write(descriptor, piece)
+                    write_all(descriptor, piece)
         return found
 
 
@@ -58,8 +59,3 @@ class Log:
     ) -> None:
         if self._file:
             self._file.close()
-
-
-def _write(descriptor: int, piece: bytes) -> None:
-    while piece:
-        piece = piece[os.write(descriptor, piece) :]
