@@ -27,7 +27,8 @@ OUTPUT_VARIABLE = "TORCHSHIP_OUTPUT"
 """What tells a program where its output directory is."""
 
 _LONGEST_NAME = 40  # of 63, so that a cluster can append what makes it unique
-_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+"""A variable's name as every shell takes it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -129,7 +130,7 @@ def _check(request: Request, words: tuple[str, ...]) -> None:
     if any("\0" in word for word in words):
         raise UsageError("the command holds a NUL byte", hint="give another one after `--`")
     for variable, value in request.environment.items():
-        if not _VARIABLE.fullmatch(variable) or "\0" in value:
+        if not VARIABLE.fullmatch(variable) or "\0" in value:
             raise UsageError(
                 f"{variable!r} cannot be set: a variable's name has letters, digits and '_', and "
                 "its value no NUL byte"

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from torchship.errors import UsageError
 from torchship.launch import torchrun
-from torchship.launch.job import OUTPUT_VARIABLE, Job
+from torchship.launch.job import OUTPUT_VARIABLE, VARIABLE, Job
 from torchship.launch.slurm import containers
 from torchship.launch.slurm.containers import BEGUN, INSIDE, START, Step
 from torchship.oci.prune import JOB_LEASE
@@ -26,7 +26,6 @@ BLIND = 72
 UNFETCHED = "torchship: no image"
 """The last line of what a step prints whose nodes could not get the image."""
 
-_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _WORD = re.compile(r"[A-Za-z0-9_.,:@+-]+")
 _SILENCE = 120
 """Seconds without a sign of torchship's, between two steps, after which a job ends by itself."""
@@ -184,7 +183,7 @@ exec {command}
 
 
 def _named(name: str) -> str:
-    if not _NAME.fullmatch(name):
+    if not VARIABLE.fullmatch(name):
         raise UsageError(f"the image sets {name!r}, which no shell takes for a variable's name")
     return name
 
