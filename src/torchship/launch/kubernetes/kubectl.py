@@ -10,6 +10,7 @@ import re
 import shutil
 import subprocess
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -131,6 +132,13 @@ class Kubectl:
             )
         except FileNotFoundError:
             raise not_installed() from None
+
+
+def end(process: Process, patience: float) -> None:
+    """Give a kubectl some seconds to end by itself, and say what it complains of; then end it."""
+    with suppress(subprocess.TimeoutExpired):
+        process.wait(patience)
+    process.kill()
 
 
 def not_installed() -> EngineError:

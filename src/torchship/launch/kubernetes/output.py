@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import select
 import shutil
-import subprocess
 import tempfile
 import time
 from contextlib import suppress
@@ -17,7 +16,7 @@ from importlib.resources import files
 from pathlib import Path
 
 from torchship.errors import EngineError, HostileInput
-from torchship.launch.kubernetes.kubectl import Kubectl, Process, refusal
+from torchship.launch.kubernetes.kubectl import Kubectl, Process, end, refusal
 from torchship.layers import tarstream
 from torchship.layers.tarstream import BLOCK, Member
 
@@ -91,9 +90,7 @@ def _attempt(kubectl: Kubectl, arguments: tuple[str, ...], folder: Path, output:
 def _why(process: Process, arguments: tuple[str, ...], said: str) -> EngineError:
     """Tell a cluster that refuses from a connection that breaks, or stands still."""
     assert process.stderr is not None
-    with suppress(subprocess.TimeoutExpired):  # its complaint comes as it ends
-        process.wait(_LEAVE)
-    process.kill()  # one that stands still would never close its errors
+    end(process, _LEAVE)  # one that stands still would never close its errors
     errors = process.stderr.read().decode(errors="replace")
     refused = refusal(errors, arguments)
     forbidden = "does not allow" in refused.message
