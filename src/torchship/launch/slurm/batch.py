@@ -197,7 +197,7 @@ def _time(seconds: int) -> str:
 def printed(submitted: str, step: Step, means: str) -> str:
     """Return a job as people read it: the script, and the first run's step."""
     parts: Mapping[str, str] = {
-        "run": run(step, means, places=()),
+        "run": run(step, means, places=tuple(p for p in (step.folder, step.output) if p)),
         **containers.files(step, means),
         f"{INSIDE}/{START}": start(step.job, secret=True),
     }

@@ -74,13 +74,18 @@ class Slurm:
         return None if queue.installed() else "sbatch is not installed: this is no Slurm cluster"
 
     def description(self, request: Request) -> str:
-        """Return the script and the files of a run; nothing is submitted, nothing unpacked."""
+        """Return the script and the files of a run; nothing is submitted, nothing unpacked.
+
+        Raises `EngineError` where this is a cluster that runs no containers.
+        """
         asked = job(request, reference=self._reference, shape=self._shape)
         folder = _parent(self._store) / "job-NUMBER"
         output = request.output.absolute() if request.output else None
         step = Step(job=asked, folder=folder / "step-1", output=output)
         script = batch.script(asked, folder, partition=self._partition, account=self._account)
-        return batch.printed(script, step, self._means or means.MEANS[0])
+        # on another machine nobody can be asked what the cluster has
+        run_by = means.MEANS[0] if self._means is None and self.missing() else self._with()
+        return batch.printed(script, step, run_by)
 
     def prepare(self, image: Image, *, progress: Progress = SILENT) -> None:
         """Unpack the image where the nodes see it, unless they bring it themselves."""
