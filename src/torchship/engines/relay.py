@@ -187,7 +187,7 @@ class Relay:
             self._streams.log.write(data)
             self._streams.log.flush()  # to be followed, and whole however we end
         try:
-            _write_all(self._sinks[source], data)
+            write_all(self._sinks[source], data)
         except OSError as error:
             if error.errno != errno.EPIPE or source == self._master:
                 raise EngineError(
@@ -262,6 +262,8 @@ class Relay:
             self._poll.unregister(descriptor)
 
 
-def _write_all(descriptor: int, data: bytes) -> None:
-    while data:
-        data = data[os.write(descriptor, data) :]
+def write_all(descriptor: int, data: bytes) -> None:
+    """Write all of some bytes to a descriptor, which may take them in parts."""
+    left = memoryview(data)
+    while left:
+        left = left[os.write(descriptor, left) :]

@@ -118,7 +118,7 @@ class Kubernetes:
             raise
         try:
             if job.output is not None:
-                self._progress.say(f"created the job {name} of {_nodes(job.shape)}")
+                self._progress.say(f"created the job {name} of {job.shape}")
             yield
         finally:
             self._delete(job, name)
@@ -139,8 +139,3 @@ class Kubernetes:
             f"the job may still be there: {last.message}; "
             f"`kubectl delete {' '.join(what)}` deletes it"
         )
-
-
-def _nodes(shape: Shape) -> str:
-    nodes = "1 node" if shape.nodes == 1 else f"{shape.nodes} nodes"
-    return f"{nodes} with {shape.processes} processes each" if shape.processes > 1 else nodes

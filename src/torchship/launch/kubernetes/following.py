@@ -6,11 +6,12 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
+from torchship.engines.relay import write_all
 from torchship.errors import EngineError, RunError
 from torchship.launch.job import Job
 from torchship.launch.kubernetes import output, pod, state, trouble
 from torchship.launch.kubernetes.kubectl import Kubectl, Refused, refusal
-from torchship.launch.kubernetes.log import Log, write
+from torchship.launch.kubernetes.log import Log
 from torchship.launch.kubernetes.pulls import Pulls
 from torchship.launch.kubernetes.state import Look, Pod
 from torchship.progress import Progress
@@ -220,7 +221,7 @@ class Following:
         if culprit.index != 0:
             self._say(f"node {culprit.index} ended with exit status {status}; it printed last:")
             for sink in self._sinks:
-                write(sink, self._tail(culprit))
+                write_all(sink, self._tail(culprit))
         return status
 
     def _tail(self, node: Pod) -> bytes:

@@ -10,6 +10,7 @@ import time
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
+from torchship.engines.relay import write_all
 from torchship.launch.kubernetes.kubectl import Kubectl, Process, last_words
 
 _BLOCK = 1 << 16
@@ -191,7 +192,7 @@ class Log:
 
     def _write(self, data: bytes) -> None:
         for sink in self._sinks:
-            write(sink, data)
+            write_all(sink, data)
 
 
 def _moment(stamp: re.Match[bytes]) -> tuple[int, int] | None:
@@ -200,10 +201,3 @@ def _moment(stamp: re.Match[bytes]) -> tuple[int, int] | None:
     except ValueError:
         return None
     return int(second.timestamp()), int((stamp[2] or b"").ljust(9, b"0"))
-
-
-def write(sink: int, data: bytes) -> None:
-    """Write all of it to a descriptor."""
-    view = memoryview(data)
-    while view:
-        view = view[os.write(sink, view) :]
