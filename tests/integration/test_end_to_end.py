@@ -17,7 +17,6 @@ import threading
 from pathlib import Path
 
 import pytest
-from filelock import FileLock
 from tests.machine import Machine, layers, sealed, verify
 
 from torchship.engines import namespaces
@@ -35,17 +34,17 @@ print(json.dumps({"arguments": sys.argv[1:], "uid": os.getuid(), "cwd": os.getcw
 
 @pytest.fixture(scope="session")
 def shared(tmp_path_factory) -> Path:
-    """Make a store that holds a base, once for all workers; and the lock of a bare project."""
+    """Make a store that holds a base, and the lock of a bare project.
+
+    Each worker has its own: tests build images of one name, one after another.
+    """
     if shutil.which("apt-get") is None:
         pytest.skip("apt-get resolves the base, and is not here")
-    worker = os.environ.get("PYTEST_XDIST_WORKER")
-    top = tmp_path_factory.getbasetemp()
-    folder = (top.parent if worker else top) / "shared"
-    with FileLock(f"{folder}.lock"):
-        if not (folder / "built").exists():
-            machine = sealed(folder)
-            machine.build(machine.project("bare", settings=""))
-            (folder / "built").touch()
+    folder = tmp_path_factory.getbasetemp() / "shared"
+    if not (folder / "built").exists():  # by another module, which has this fixture as its own
+        machine = sealed(folder)
+        machine.build(machine.project("bare", settings=""))
+        (folder / "built").touch()
     return folder
 
 
