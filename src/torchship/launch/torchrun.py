@@ -24,13 +24,28 @@ PROGRAM = "torchrun"
 
 _PYTHON = re.compile(r"python(?:3(?:\.[0-9]+)?)?")
 
+_MEETING_ANEW = """\
+if [ "${TORCHELASTIC_RESTART_COUNT:-0}" != 0 ]; then
+    export MASTER_PORT=$((MASTER_PORT + TORCHELASTIC_RESTART_COUNT)) TORCHELASTIC_USE_AGENT_STORE=False
+fi
+exec "$@"
+"""
+"""What starts each process where processes may be started again.
+
+torchrun's store outlives the processes (StaticTCPRendezvous keeps it), with the addresses of those
+that died in it, which the new ones would take for each other's. So those meet at a store that the
+process of rank 0 opens (``_create_c10d_store`` of torch/distributed/rendezvous.py), one port up
+for each attempt.
+"""
+
 
 def command(words: tuple[str, ...], shape: Shape) -> tuple[str, ...]:
     """Return the argv of one node, the same on all of them.
 
     ``python main.py`` becomes ``torchrun ... main.py``, ``python -m package`` ``torchrun ... -m
     package``; any other program is started as it is, with torchrun's variables. A command that
-    is torchrun's already keeps its options, which count where they say something else.
+    is torchrun's already keeps its options, which count where they say something else. Where
+    processes may be started again, the shell starts them, to let them meet at a port of their own.
     """
     options = (
         f"--nnodes={shape.nodes}",
@@ -41,6 +56,8 @@ def command(words: tuple[str, ...], shape: Shape) -> tuple[str, ...]:
     first, rest = words[0], words[1:]
     if posixpath.basename(first) == PROGRAM:
         return (first, *options, *rest)
+    if shape.max_restarts:
+        return (PROGRAM, *options, "--no-python", "sh", "-c", _MEETING_ANEW, "meet", *words)
     if _PYTHON.fullmatch(posixpath.basename(first)) and rest:
         rest = rest[1:] if rest[0] == "-u" else rest  # torchrun starts Python unbuffered anyway
         if rest and (rest[0] == "-m" or not rest[0].startswith("-")):
