@@ -26,7 +26,8 @@ _PYTHON = re.compile(r"python(?:3(?:\.[0-9]+)?)?")
 
 _MEETING_ANEW = """\
 if [ "${TORCHELASTIC_RESTART_COUNT:-0}" != 0 ]; then
-    export MASTER_PORT=$((MASTER_PORT + TORCHELASTIC_RESTART_COUNT)) TORCHELASTIC_USE_AGENT_STORE=False
+    export MASTER_PORT=$((MASTER_PORT + TORCHELASTIC_RESTART_COUNT))
+    export TORCHELASTIC_USE_AGENT_STORE=False
 fi
 exec "$@"
 """
