@@ -128,7 +128,14 @@ def test_processes_are_started_only_by_resolvers_helpers_and_engines():
     # layers are made by workers, which run this very program
     assert homes("multiprocessing", "concurrent.futures.process") <= {"derive"}
     forks = {path for path in MODULES if attributes(path) & {"fork", "execve", "posix_spawn"}}
-    assert {name(path) for path in forks} <= {"engines/sandbox", "engines/program"}
+    assert {name(path) for path in forks} <= {"engines/sandbox", "engines/program", "cli/beside"}
+
+
+def test_values_are_structs():
+    """Dataclasses are what is published as JSON, and what hides a secret (decision 14)."""
+    made = {path for path in MODULES if "@dataclass" in path.read_text(encoding="utf-8")}
+    others = {path for path in made if not name(path).startswith("runs/")}
+    assert [name(path) for path in others if "repr=False" not in path.read_text()] == []
 
 
 def attributes(path: Path) -> set[str]:

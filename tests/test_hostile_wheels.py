@@ -5,9 +5,8 @@ What each lie is, and all the others, is told in `tests/layers/test_wheelzip.py`
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
+from msgspec.structs import replace
 from tests.layers.wheels import NAME, File, deflated, members, zipped
 from tests.machine import debian_packages, equipped, layers, verify
 

@@ -8,10 +8,11 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
 from typing import BinaryIO
+
+from msgspec import Struct, field
 
 from torchship.errors import InvalidDigest
 
@@ -21,8 +22,7 @@ CHUNK = 1 << 20
 """Bytes read at a time wherever a file is streamed: memory stays flat for any size."""
 
 
-@dataclass(frozen=True, slots=True, order=True)
-class Digest:
+class Digest(Struct, frozen=True, order=True):
     """A sha256 digest: 64 lower-case hexadecimal digits, checked."""
 
     hex: str
@@ -67,8 +67,7 @@ class Digest:
         return f"sha256:{self.hex}"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Descriptor:
+class Descriptor(Struct, frozen=True, kw_only=True):
     """Names a blob: what it is, its digest and its size in bytes."""
 
     media_type: str

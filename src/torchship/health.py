@@ -6,8 +6,9 @@ import os
 import shutil
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
+
+from msgspec import Struct
 
 from torchship.amounts import size
 from torchship.engines.gpu import lack, registry
@@ -20,8 +21,7 @@ ENOUGH = 4_000_000_000
 """Bytes that an image with torch takes at most: wheels, layers, and the layers unpacked."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Finding:
+class Finding(Struct, frozen=True, kw_only=True):
     """One thing that was looked at. ``fix`` is None where nothing is wrong.
 
     ``usable`` is false for what is not there, or cannot be used, and is not needed.

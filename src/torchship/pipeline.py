@@ -6,10 +6,12 @@ Each reads as a sentence: qualify what the user has, derive what is missing, pub
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from torchship.amounts import counted
 from torchship.digest import Descriptor, Digest
@@ -167,8 +169,7 @@ def ready(
     return image
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Outcome:
+class Outcome(Struct, frozen=True, kw_only=True):
     """What one run gave. ``status`` is the program's exit status, ``seconds`` wall-clock time.
 
     ``diverged`` are metrics that came out as NaN, infinite, or as good as that.

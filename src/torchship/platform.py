@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from torchship.errors import UsageError
 
@@ -17,8 +18,7 @@ _ARCHITECTURES = {
 _ALIASES = {"x86_64": "amd64", "aarch64": "arm64", "x86-64": "amd64", "arm64/v8": "arm64"}
 
 
-@dataclass(frozen=True, slots=True, order=True)
-class Platform:
+class Platform(Struct, frozen=True, order=True):
     """An operating system and a processor architecture, in OCI's (Go's) words."""
 
     os: str

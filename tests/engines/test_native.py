@@ -4,10 +4,10 @@ import json
 import os
 import threading
 import time
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from torchship.digest import chunks
 from torchship.engines.native import Native

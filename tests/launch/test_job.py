@@ -1,10 +1,10 @@
 """What a cluster is asked to run."""
 
 import re
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from torchship.digest import Descriptor, Digest
 from torchship.engines.request import Mount, Request

@@ -2,9 +2,9 @@
 
 import os
 import subprocess
-from dataclasses import replace
 
 import pytest
+from msgspec.structs import replace
 
 from torchship.launch.job import Shape
 from torchship.launch.torchrun import command

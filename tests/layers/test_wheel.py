@@ -8,9 +8,9 @@ import hashlib
 import io
 import sys
 import tarfile
-from dataclasses import replace
 
 import pytest
+from msgspec.structs import replace
 from tests.layers.wheels import NAME, WHEEL, File, members, pinned, zipped
 
 from torchship.errors import WheelError

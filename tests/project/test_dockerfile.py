@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import re
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from torchship.errors import ProjectError, UsageError
 from torchship.project.dockerfile import render, write

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import tomllib
-from dataclasses import replace
 from datetime import UTC, datetime
 
 import pytest
 import tomli_w
+from msgspec.structs import replace
 
 from torchship.digest import Digest
 from torchship.errors import LockError

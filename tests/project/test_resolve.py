@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import shutil
 import time
-from dataclasses import replace
 
 import pytest
 import uv
+from msgspec.structs import replace
 from tests.wheels import make_wheel
 
 from torchship.digest import Digest

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import http.server
 import threading
-from dataclasses import replace
 
 import pytest
+from msgspec.structs import replace
 from tests.wheels import make_index, make_wheel
 
 from torchship.digest import Digest

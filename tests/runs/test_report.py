@@ -17,6 +17,7 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
+from msgspec import structs
 from tests.runs.records import ACCURACY, IMAGE, NOW, accuracies, record, run, whole
 
 from torchship.cli import torchship
@@ -271,7 +272,7 @@ def test_the_formula_stands_with_its_numbers():
 
 def test_the_published_case_is_no_pass():
     """9917 and 9914 of 10000, one run each: the binomial bound, and a level that stays open."""
-    metric = replace(ACCURACY, examples=10000)
+    metric = structs.replace(ACCURACY, examples=10000)
     author, here = accuracies(0.9917, metric=metric), accuracies(0.9914, first=9, metric=metric)
     source = page(author, here)
     text = Reader(source).text

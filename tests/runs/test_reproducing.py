@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import fields, replace
+from dataclasses import replace
 
 import pytest
+from msgspec import structs
 from tests.runs.records import accuracies, whole
 from tests.runs.test_recording import Engine, gives, image
 
@@ -91,7 +92,7 @@ def test_the_program_sees_its_own_directory_and_nothing_else(again, tmp_path):
     programs = [each.command for each in asked if each.output]
     assert programs == [(*author.command, "--seed", str(seed)) for seed in (1, 2)]
     # a field that a request gets later has to be thought of here
-    assert {each.name for each in fields(Request)} == {
+    assert {each.name for each in structs.fields(Request)} == {
         *("image", "command", "environment", "mounts", "output", "network", "interactive"),
         *("tty", "processors", "memory", "gpus", "log", "stdout", "stderr"),
     }

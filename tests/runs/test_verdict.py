@@ -6,6 +6,7 @@ import math
 from dataclasses import replace
 
 import pytest
+from msgspec import structs
 from tests.runs.records import ACCURACY, IMAGE, accuracies, record, run
 
 from torchship.digest import Digest
@@ -143,7 +144,7 @@ def test_a_crash_could_not_run():
 
 def test_one_run_each_is_never_a_pass():
     """It is inconclusive, consistent if errors are independent, with the numbers."""
-    metric = replace(ACCURACY, examples=10_000)
+    metric = structs.replace(ACCURACY, examples=10_000)
     author, other = accuracies(0.9917, metric=metric), accuracies(0.9914, metric=metric)
     found = compare(author, other)
     assert (found.level, found.exit_code) == (Level.INCONCLUSIVE, 3)
@@ -166,7 +167,7 @@ def test_one_run_each_is_never_a_pass():
 
 def test_one_run_each_may_be_inconsistent():
     """Which is said, and decides nothing: the variance is only assumed."""
-    metric = replace(ACCURACY, examples=10_000)
+    metric = structs.replace(ACCURACY, examples=10_000)
     found = compare(accuracies(0.9917, metric=metric), accuracies(0.98, metric=metric))
     assert found.level is Level.INCONCLUSIVE
     assert "not consistent if errors are independent" in found.reasons[0]
@@ -174,7 +175,7 @@ def test_one_run_each_may_be_inconsistent():
 
 def test_a_declared_tolerance_does_not_make_one_run_each_a_pass():
     """No spread is known: the next run of either could be anywhere."""
-    metric = replace(ACCURACY, tolerance=0.5)
+    metric = structs.replace(ACCURACY, tolerance=0.5)
     found = level(accuracies(0.9917, metric=metric), accuracies(0.9914, metric=metric))
     assert found is Level.INCONCLUSIVE
 
@@ -240,16 +241,16 @@ def test_one_run_of_the_author_and_many_of_the_reproducer():
     """The reproducer's spread stands in; only a declared tolerance makes it decidable."""
     many = accuracies(0.99, 0.9901, 0.9899, 0.99, first=9)
     assert level(accuracies(0.99), many) is Level.INCONCLUSIVE
-    declared = accuracies(0.99, metric=replace(ACCURACY, tolerance=0.01))
+    declared = accuracies(0.99, metric=structs.replace(ACCURACY, tolerance=0.01))
     assert level(declared, many) is Level.WITHIN_TOLERANCE
-    far = accuracies(0.9, metric=replace(ACCURACY, tolerance=0.01))
+    far = accuracies(0.9, metric=structs.replace(ACCURACY, tolerance=0.01))
     assert level(far, many) is Level.NOT_REPRODUCED
 
 
 def test_the_tolerance_is_the_authors():
     """Declared or not, a reproducer's own setting changes nothing."""
-    author = accuracies(*FIVE, metric=replace(ACCURACY, tolerance=0.1))
-    strict = replace(ACCURACY, tolerance=0.0)
+    author = accuracies(*FIVE, metric=structs.replace(ACCURACY, tolerance=0.1))
+    strict = structs.replace(ACCURACY, tolerance=0.0)
     assert level(author, accuracies(0.98, first=9, metric=strict)) is Level.WITHIN_TOLERANCE
     assert level(accuracies(*FIVE), accuracies(0.98, first=9)) is Level.NOT_REPRODUCED
 

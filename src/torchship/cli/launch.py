@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from contextlib import closing
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
+from msgspec import Struct
+from msgspec.structs import replace
 
 from torchship.cli.common import example, open_store, parse_memory, platform, variant
 from torchship.cli.record import output, parse_seeds, planned, run_directory, show
@@ -210,7 +212,7 @@ def launch(
                 index=found.top.digest,
             )
             made = record(plan, cluster, declared=stated, directory=directory, progress=progress)
-    made = replace(made, engine=f"{cluster.name}, {shape}")
+    made = dataclasses.replace(made, engine=f"{cluster.name}, {shape}")
     _finish(made, stated, directory)
 
 
@@ -243,8 +245,7 @@ def _finish(made: Record, stated: Declared, directory: RecordDirectory) -> None:
     click.echo(directory.record)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Options:
+class Options(Struct, frozen=True, kw_only=True):
     """What only one kind of cluster takes."""
 
     means: str | None

@@ -5,12 +5,12 @@ from __future__ import annotations
 import signal
 import sys
 from contextlib import suppress
-from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
+from msgspec.structs import replace
 
 from torchship.cli.common import complain, example, run_directory, unusable
 from torchship.cli.target import Options, prepare, run_options

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
+from msgspec import Struct
 
 from torchship.display import clean
 from torchship.errors import SignatureError, UsageError
@@ -43,8 +43,7 @@ Signing makes public, for ever, in a log that anyone can read and nobody can del
 """
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Wanted:
+class Wanted(Struct, frozen=True, kw_only=True):
     """Who must have signed a record, and who vouched for that; None: anybody, or nobody.
 
     ``trusting`` is the file that describes another sigstore instance than the public one.

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
 from functools import partial, wraps
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
+from msgspec import Struct, field
+from msgspec.structs import replace
 
 from torchship.cli import common
 from torchship.cli.common import choice, load, open_store
@@ -30,8 +31,7 @@ if TYPE_CHECKING:
 Command = Callable[..., None]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Options:
+class Options(Struct, frozen=True, kw_only=True):
     """How an image is chosen and run, as the user gave it, checked.
 
     ``processors`` are cores, ``memory`` is bytes; None leaves each unlimited. ``command`` is run
@@ -104,8 +104,7 @@ def run_options(*, network: str, lock: bool = True) -> Callable[[Command], Comma
     return decorate
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Ready:
+class Ready(Struct, frozen=True, kw_only=True):
     """An image that can be run at once. ``top`` is what its name stands for, maybe an index."""
 
     store: Store

@@ -12,10 +12,10 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import msgspec
+from msgspec import Struct, field
 
 from torchship.errors import EngineError
 
@@ -111,8 +111,7 @@ class Specification(
     annotations: dict[str, str] = msgspec.field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Placed:
+class Placed(Struct, frozen=True, kw_only=True):
     """Edits, and where they stand, so that a fault found later can name file and field."""
 
     path: Path
@@ -152,8 +151,7 @@ def read(path: Path) -> Specification:
     return found
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Registry:
+class Registry(Struct, frozen=True, kw_only=True):
     """All the specifications of a machine. ``faults`` are files that could not be used."""
 
     files: Mapping[Path, Specification]

@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-from dataclasses import dataclass
 from pathlib import Path
+
+from msgspec import Struct
 
 from torchship.errors import EngineError
 
@@ -14,8 +15,7 @@ _PATIENCE = 120
 """Seconds that a daemon may take for an order; a disk that is busy makes it wait."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Answer:
+class Answer(Struct, frozen=True, kw_only=True):
     """What the program printed and how it ended."""
 
     status: int

@@ -11,9 +11,10 @@ import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType, MappingProxyType
+
+from msgspec import Struct, field
 
 from torchship.engines import hosts, syscalls
 from torchship.engines.relay import Relay, Streams
@@ -31,8 +32,7 @@ _RESOLVER = Path("/etc/resolv.conf")
 _FORWARDED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Bind:
+class Bind(Struct, frozen=True, kw_only=True):
     """A path of the host that is seen in the container."""
 
     source: Path
@@ -47,8 +47,7 @@ class Bind:
         return fixed if self.executable else fixed | syscalls.NOEXEC
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Container:
+class Container(Struct, frozen=True, kw_only=True):
     """Everything that a sandbox is made of. ``layers`` are unpacked, the lowest first.
 
     ``uid`` and ``gid`` are those inside, which stand for the caller's; ``scratch`` is where the

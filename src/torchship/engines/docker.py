@@ -7,10 +7,11 @@ import os
 import sys
 import time
 from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
+
+from msgspec import Struct
 
 from torchship.digest import Digest
 from torchship.engines import handover, helper
@@ -31,8 +32,7 @@ _AT_ONCE = 200  # images in one question
 _OTHER = "use --engine native, which needs no daemon"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Daemon:
+class _Daemon(Struct, frozen=True, kw_only=True):
     """What matters of a daemon: whose root it has, how it keeps images, whether it has an init."""
 
     rootless: bool

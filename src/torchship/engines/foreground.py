@@ -15,8 +15,9 @@ import threading
 import tty
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
 from types import FrameType
+
+from msgspec import Struct
 
 from torchship.engines.client import Client
 from torchship.engines.relay import Relay, Streams
@@ -27,8 +28,7 @@ FORWARDED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
 _PAUSE = 0.1  # seconds until a signal that found no running container is sent again
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Ended:
+class Ended(Struct, frozen=True, kw_only=True):
     """How a container's client ended: ``errors`` is the tail of what came on standard error.
 
     ``killed`` tells that it was ended at the caller's own wish, by a second Ctrl-C.
@@ -39,8 +39,7 @@ class Ended:
     killed: bool
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Foreground:
+class Foreground(Struct, frozen=True, kw_only=True):
     """A container to be. ``arguments`` follow ``run`` and its environment; ``name`` is its own."""
 
     client: Client

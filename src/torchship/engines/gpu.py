@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from msgspec import Struct
 
 from torchship.errors import EngineError, UsageError
 
@@ -21,8 +22,7 @@ _DEVICE = re.compile(r"(?:[0-9]{1,3}(?::[0-9]{1,2})?|(?:GPU|MIG)-[0-9A-Za-z/-]{1
 _MOST = 128
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Gpus:
+class Gpus(Struct, frozen=True, kw_only=True):
     """Which GPUs of the machine a program gets.
 
     ``amount`` is `AUTO`, `NONE`, `ALL`, or a number of GPUs, the first ones; it is None where
@@ -79,8 +79,7 @@ class Gpus:
         return tuple(first[: self.amount])
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Decision:
+class Decision(Struct, frozen=True, kw_only=True):
     """What a program gets: never `AUTO`. ``said`` is what the user is to be told of it."""
 
     gpus: Gpus

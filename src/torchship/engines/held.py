@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from torchship.oci.image import Image
 
 _MADE_BY_US = "dev.torchship."
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Held:
+class Held(Struct, frozen=True, kw_only=True):
     """An image that an engine holds, by the engine's own name for it."""
 
     id: str

@@ -10,10 +10,11 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from types import MappingProxyType
 from typing import TYPE_CHECKING
+
+from msgspec import Struct, field
 
 from torchship.engines.container import Bind
 from torchship.engines.soname import soname
@@ -33,8 +34,7 @@ _ANOTHER_ENGINE = "run the image with --engine docker or podman"
 _STALE = "was the driver updated since? "
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Injection:
+class Injection(Struct, frozen=True, kw_only=True):
     """What a container gets besides what its image and its request say.
 
     ``links`` maps paths in the container to the targets of symlinks made there.

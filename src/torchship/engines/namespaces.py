@@ -8,8 +8,9 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from dataclasses import dataclass
 from pathlib import Path
+
+from msgspec import Struct
 
 OLDEST_KERNEL = (5, 12)
 """Overlays by ordinary users came with 5.11, mount_setattr(2) with 5.12."""
@@ -27,16 +28,14 @@ _PROBE = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Obstacle:
+class Obstacle(Struct, frozen=True):
     """Why containers cannot be started here, and what to do."""
 
     reason: str
     hint: str
 
 
-@dataclass(frozen=True, slots=True)
-class _Setting:
+class _Setting(Struct, frozen=True):
     path: Path
     forbids: str
     holds_root: bool

@@ -7,8 +7,9 @@ import re
 import shutil
 import subprocess
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
+
+from msgspec import Struct
 
 from torchship.errors import EngineError
 
@@ -38,8 +39,7 @@ _WSL = "dxg"
 """Windows' GPUs, as Linux on Windows sees them."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Machine:
+class Machine(Struct, frozen=True, kw_only=True):
     """What there is. ``gpus`` are the nodes of GPUs, ``nodes`` those and the driver's others.
 
     ``driver`` is its version, None where it does not say; ``runtime_hook``, ``cdi_hook`` and

@@ -9,9 +9,10 @@ import secrets
 import shutil
 import sys
 import tempfile
-from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
+
+from msgspec.structs import replace
 
 from torchship import canonical
 from torchship.engines import handover

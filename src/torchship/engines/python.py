@@ -17,9 +17,10 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+
+from msgspec import Struct
 
 from torchship.engines import container, namespaces, unpack
 from torchship.engines.container import Bind, Container
@@ -33,8 +34,7 @@ _CLEAN = {"LC_ALL": "C.UTF-8", "PATH": "/usr/local/bin:/usr/bin:/bin", "PYTHONHA
 _TOLD = 2000  # characters of what a failed script printed that its error repeats
 
 
-@dataclass(frozen=True, slots=True)
-class HostPython:
+class HostPython(Struct, frozen=True):
     """A Python of this machine: that which runs torchship, unless another is named."""
 
     program: str = sys.executable
@@ -45,8 +45,7 @@ class HostPython:
         _checked(script, command, _CLEAN)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class BasePython:
+class BasePython(Struct, frozen=True, kw_only=True):
     """The Python of unpacked layers, in a sandbox that sees nothing but its arguments' files."""
 
     layers: tuple[Path, ...]
@@ -86,8 +85,7 @@ class BasePython:
             _check(script, status, said.read().decode("utf-8", "replace"))
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LoadedPython:
+class LoadedPython(Struct, frozen=True, kw_only=True):
     """The Python of one unpacked Debian base, started by its own dynamic loader, as the caller."""
 
     root: Path

@@ -11,8 +11,9 @@ import socket
 import subprocess
 import threading
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass
 from typing import Any, BinaryIO
+
+from msgspec import Struct
 
 from torchship.engines.terminal import Terminal
 from torchship.errors import EngineError
@@ -21,8 +22,7 @@ _BLOCK = 1 << 16
 _TAIL = 4096  # bytes of errors that are kept for an explanation
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Streams:
+class Streams(Struct, frozen=True, kw_only=True):
     """Where the program's standard streams lead: descriptors, and a copy of all it prints."""
 
     stdin: int | None = None

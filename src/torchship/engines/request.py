@@ -5,10 +5,11 @@ from __future__ import annotations
 import posixpath
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
 from typing import Protocol
+
+from msgspec import Struct, field
 
 from torchship.engines.gpu import Gpus
 from torchship.errors import UsageError
@@ -19,8 +20,7 @@ OUTPUT = "/output"
 """Where the output directory is in the container."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Mount:
+class Mount(Struct, frozen=True, kw_only=True):
     """A file or folder of the host that the container sees. ``target`` is absolute."""
 
     source: Path
@@ -56,8 +56,7 @@ class Mount:
         return cls(source=path, target=target, read_only=mode == "ro")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Request:
+class Request(Struct, frozen=True, kw_only=True):
     """One run of an image.
 
     ``command`` replaces the image's own where it is not empty; ``environment`` is set on top

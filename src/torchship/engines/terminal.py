@@ -11,13 +11,13 @@ import threading
 import tty
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 _DEFAULT = (24, 80)
 
 
-@dataclass(frozen=True, slots=True)
-class Terminal:
+class Terminal(Struct, frozen=True):
     """The terminal behind a descriptor, usually standard input.
 
     A descriptor that is no terminal gives the program one of 24 rows and 80 columns all the

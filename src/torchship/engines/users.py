@@ -10,8 +10,9 @@ import io
 import os
 import tarfile
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
+
+from msgspec import Struct
 
 from torchship.errors import EngineError
 
@@ -19,8 +20,7 @@ _LIMIT = 1 << 20  # bytes of a passwd file
 _HIGHEST = (1 << 31) - 1
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class User:
+class User(Struct, frozen=True, kw_only=True):
     """Numbers inside the container, and the home folder."""
 
     uid: int

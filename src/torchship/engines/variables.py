@@ -5,8 +5,9 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from types import MappingProxyType
+
+from msgspec import Struct, field
 
 from torchship.errors import EngineError
 
@@ -15,8 +16,7 @@ _CLIENT = ("DOCKER_", "CONTAINER", "PODMAN", "XDG_", "LD_", "SSL_", "SSH_", "GO"
 _CLIENT_NAMES = frozenset({"PATH", "HOME", "USER", "TMPDIR", "STORAGE_DRIVER", "STORAGE_OPTS"})
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Variables:
+class Variables(Struct, frozen=True, kw_only=True):
     """Words for ``run``, the descriptors that they name, and what the client's environment gets."""
 
     words: tuple[str, ...]

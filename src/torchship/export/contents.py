@@ -11,8 +11,9 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass
 from typing import BinaryIO
+
+from msgspec import Struct
 
 from torchship.digest import Digest
 from torchship.engines.extract import MAX_BYTES, MAX_ENTRIES
@@ -48,8 +49,7 @@ _MOST = 20_000
 """Files that are kept: no image has as many packages."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Installed:
+class Installed(Struct, frozen=True, kw_only=True):
     """A Python distribution: where its .dist-info is, and the layer that it came with."""
 
     distribution: Distribution
@@ -57,8 +57,7 @@ class Installed:
     layer: Digest
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DataFile:
+class DataFile(Struct, frozen=True, kw_only=True):
     """A file that the image declares as data. ``digest`` and ``size`` are of what is there."""
 
     path: str
@@ -66,8 +65,7 @@ class DataFile:
     size: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Contents:
+class Contents(Struct, frozen=True, kw_only=True):
     """What an image holds, as its uppermost layers show it; each part sorted by its path."""
 
     distributions: tuple[Installed, ...]

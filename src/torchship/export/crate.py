@@ -11,11 +11,11 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
 
 import msgspec
+from msgspec import Struct
 
 from torchship import canonical
 from torchship.digest import Digest
@@ -52,8 +52,7 @@ _FORMATS = {
 }
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CrateFile:
+class CrateFile(Struct, frozen=True, kw_only=True):
     """A file of a crate: its path there, where it comes from, and what it must be."""
 
     path: str
@@ -82,8 +81,7 @@ class CrateFile:
         }
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Named:
+class Named(Struct, frozen=True, kw_only=True):
     """Something outside the crate, by its address; ``name`` is for people."""
 
     id: str
@@ -117,16 +115,14 @@ class Named:
         return {"@id": self.id, "@type": kind, "name": self.name}
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Stated:
+class Stated(Struct, frozen=True, kw_only=True):
     """What no record says, and its author may: who ran it, and under which licence it is given."""
 
     agent: Named | None = None
     licence: Named | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Crate:
+class Crate(Struct, frozen=True, kw_only=True):
     """A crate: the bytes of its metadata file, and the files that it describes."""
 
     metadata: bytes

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 
+from msgspec import Struct
 from packaging.metadata import parse_email
 from packaging.utils import canonicalize_name, is_normalized_name
 
@@ -19,8 +19,7 @@ _NAME = re.compile(r"[a-z0-9][a-z0-9+.-]*")  # Debian Policy, 5.6.1
 _LONGEST = 1000  # characters of a name, version or licence: longer ones are something else
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Distribution:
+class Distribution(Struct, frozen=True, kw_only=True):
     """An installed wheel. ``name`` is normalised; ``requires`` are its requirements, as written.
 
     ``expression`` is its licence as SPDX writes them; ``licences`` what older metadata say: the
@@ -35,8 +34,7 @@ class Distribution:
     requires: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Package:
+class Package(Struct, frozen=True, kw_only=True):
     """An installed Debian package. ``depends`` holds alternatives; names without versions.
 
     ``source`` is the name of its source package, which security advisories go by.

@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from types import MappingProxyType
+
+from msgspec import Struct, field
 
 from torchship.amounts import counted
 from torchship.engines.request import OUTPUT, Request
@@ -31,8 +32,7 @@ VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 """A variable's name as every shell takes it."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Shape:
+class Shape(Struct, frozen=True, kw_only=True):
     """The machines of a job. What is None is left to the cluster.
 
     ``processes``, ``gpus``, ``cpus``, ``memory`` and ``shared_memory`` are of each node; amounts
@@ -60,8 +60,7 @@ class Shape:
         return f"{counted(self.nodes, 'node')} of {each}"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Job:
+class Job(Struct, frozen=True, kw_only=True):
     """One job, checked. ``reference`` is the image by digest, as the nodes can pull it.
 
     ``name`` is a label of DNS (RFC 1123), not unique. ``command`` is the whole argv inside the

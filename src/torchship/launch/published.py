@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from torchship.digest import Descriptor
 from torchship.errors import RegistryError
@@ -16,8 +17,7 @@ from torchship.platform import Platform
 from torchship.project import builds
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Found:
+class Found(Struct, frozen=True, kw_only=True):
     """A published image. ``top`` is what its name stands for, maybe an index.
 
     ``reference`` is pinned by the digest of this platform's manifest.

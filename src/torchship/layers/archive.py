@@ -13,11 +13,11 @@ import enum
 import hashlib
 import struct
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from typing import BinaryIO, Protocol
 
 import deflate
 from isal import isal_zlib
+from msgspec import Struct
 
 from torchship.digest import Digest
 from torchship.errors import HostileInput
@@ -57,8 +57,7 @@ class Kind(enum.Enum):
     HARDLINK = b"1"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Entry:
+class Entry(Struct, frozen=True, kw_only=True):
     """One path of a layer. ``path`` is relative to the root: ``opt/venv/bin/python``.
 
     ``size`` counts a file's bytes, uncompressed; ``target`` is where a link points: as
@@ -74,8 +73,7 @@ class Entry:
     target: str = ""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Written:
+class Written(Struct, frozen=True, kw_only=True):
     """What came out: the digests and sizes (in bytes) of a finished layer."""
 
     digest: Digest

@@ -13,10 +13,11 @@ import re
 import struct
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import BinaryIO
+
+from msgspec import Struct
 
 from torchship.amounts import counted
 from torchship.digest import Digest
@@ -84,8 +85,7 @@ _NEVER_IMPORTED = re.compile(
 )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Source:
+class _Source(Struct, frozen=True, kw_only=True):
     """A source: where it is in which file, its path below sys.path, and that in the image.
 
     ``checked``: an import compares its bytecode with what then stands at that path.
@@ -105,8 +105,7 @@ class _Source:
         return (*place, self.below, self.path, self.checked)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class BytecodeRecipe:
+class BytecodeRecipe(Struct, frozen=True, kw_only=True):
     """The bytecode of wheels. ``python`` is the base's full version, ``mode`` one of `MODES`.
 
     ``imported`` follows the imports that run when the wheels' own packages are imported, from
@@ -194,8 +193,7 @@ class BytecodeRecipe:
         return sorted(self.wheels, key=lambda pin: (pin.name, pin.filename))
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DebianBytecodeRecipe:
+class DebianBytecodeRecipe(Struct, frozen=True, kw_only=True):
     """The bytecode of the base's standard library, as its maintainer scripts would compile it.
 
     ``imported`` is what importing the modules of `STANDARD` loads; ``all`` leaves out what no

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from torchship.digest import Digest
 from torchship.errors import ProjectError
@@ -15,8 +16,7 @@ from torchship.project.lock import DataPin
 _RESERVED = ("/dev", "/opt/venv", "/proc", "/sys")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DataRecipe:
+class DataRecipe(Struct, frozen=True, kw_only=True):
     """One pinned data file at its absolute path in the image: mode 0644, its bytes as they are.
 
     A layer of its own, so that it is uploaded and pulled once, whatever happens to the code.

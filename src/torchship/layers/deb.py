@@ -11,11 +11,11 @@ import lzma
 import zlib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
 from isal import isal_zlib
+from msgspec import Struct
 
 from torchship.digest import chunks
 from torchship.errors import HostileInput, PackageError
@@ -31,8 +31,7 @@ _EXPANSION = 200  # real packages inflate to less than 50 times their size
 _KINDS = {kind.value: kind for kind in Kind}
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Section:
+class Section(Struct, frozen=True, kw_only=True):
     """One member of the ar archive: its bytes are ``size`` from ``offset`` on."""
 
     name: str
@@ -40,8 +39,7 @@ class Section:
     size: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Member:
+class Member(Struct, frozen=True, kw_only=True):
     """One path of a package: relative and normal. ``content`` is there until the next one."""
 
     path: str
@@ -54,8 +52,7 @@ class Member:
     content: Iterable[bytes]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Deb:
+class Deb(Struct, frozen=True, kw_only=True):
     """An opened package: its place in the file, and what dpkg's database says of it.
 
     ``control`` is its paragraph, without a status; ``md5sums`` (deb-md5sums(5)) has a line for

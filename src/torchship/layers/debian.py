@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
+
+from msgspec import Struct, field
+from msgspec.structs import replace
 
 from torchship.amounts import counted
 from torchship.digest import Digest
@@ -33,8 +35,7 @@ _LEFT_OUT = re.compile(
 _LINK_LIMIT = 40  # as Linux: path_resolution(7)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DebianRecipe:
+class DebianRecipe(Struct, frozen=True, kw_only=True):
     """A base of Debian packages. ``suite`` (``bookworm``) only names it; the pins are it all.
 
     Files keep Debian's modes and owners, but for the set-id bits, which are dropped: nothing
@@ -109,8 +110,7 @@ def _unpack(deb: Deb, tree: _Tree) -> debian_files.Installed:
     return debian_files.Installed(control=deb.control, md5sums=deb.md5sums, paths=tuple(paths))
 
 
-@dataclass(slots=True)
-class _Tree:
+class _Tree(Struct):
     """The layer's tree as it grows: symlinks are followed as dpkg, unpacking, would."""
 
     archive: Archive

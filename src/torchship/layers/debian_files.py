@@ -6,7 +6,8 @@ Each piece names the package whose script it stands for. Read on Debian 12 and 1
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from torchship.layers.archive import Entry, Kind
 from torchship.layers.layout import GID, HOME, UID, USER
@@ -97,8 +98,7 @@ KEPT_SIZE = 256 << 10
 """Bytes: larger files are never kept in memory, whatever their name."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Installed:
+class Installed(Struct, frozen=True, kw_only=True):
     """A package that is in the layer: its control paragraph, its checksums, its paths."""
 
     control: str

@@ -12,13 +12,13 @@ from __future__ import annotations
 import posixpath
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from torchship.errors import ProjectError
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Pattern:
+class Pattern(Struct, frozen=True, kw_only=True):
     """One pattern: ``text`` is cleaned, ``exception`` is true where it began with ``!``."""
 
     text: str
@@ -26,8 +26,7 @@ class Pattern:
     regex: re.Pattern[str]
 
 
-@dataclass(frozen=True, slots=True)
-class Patterns:
+class Patterns(Struct, frozen=True):
     """Patterns in their order; the last one that matches a path or a parent of it decides."""
 
     patterns: tuple[Pattern, ...] = ()

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 _LAUNCHER = """\
 #!{python}
@@ -26,8 +27,7 @@ _NAME = re.compile(r"[\w.+-]+")
 _VALUE = re.compile(r"(?P<module>\w+(\.\w+)*)\s*:\s*(?P<call>\w+(\.\w+)*)\s*(\[.*\])?")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class EntryPoint:
+class EntryPoint(Struct, frozen=True, kw_only=True):
     """A program that a wheel declares: call ``call`` of ``module``."""
 
     name: str

@@ -16,8 +16,9 @@ import io
 import posixpath
 import re
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
 
+from msgspec import Struct, field
+from msgspec.structs import replace
 from packaging.utils import InvalidWheelFilename, canonicalize_name, parse_wheel_filename
 from packaging.version import InvalidVersion, Version
 
@@ -35,8 +36,7 @@ _WHEEL_VERSION = re.compile(r"^Wheel-Version:(.*)$", re.IGNORECASE | re.MULTILIN
 _TAKEN = ("bin/python", "bin/python3", "pyvenv.cfg", "lib64")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Placed:
+class Placed(Struct, frozen=True, kw_only=True):
     """A file of the image. ``content`` stands for the wheel's bytes where pip writes others."""
 
     path: str
@@ -79,8 +79,7 @@ def place(wheel: WheelZip, python: str, pruned: Callable[[str], bool]) -> tuple[
     )
 
 
-@dataclass(slots=True, kw_only=True)
-class _Plan:
+class _Plan(Struct, kw_only=True):
     """A wheel's files as they find their places; rows are those of the new RECORD."""
 
     wheel: WheelZip

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
 from typing import Protocol
+
+from msgspec import Struct, field
 
 from torchship import canonical
 from torchship.digest import Descriptor, Digest
@@ -23,8 +24,7 @@ TITLE = "org.opencontainers.image.title"
 KEY = "dev.torchship.layer.key"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Layer:
+class Layer(Struct, frozen=True, kw_only=True):
     """A finished layer. Sizes are in bytes; ``digest`` is of the compressed form."""
 
     digest: Digest
@@ -61,8 +61,7 @@ class Interpreter(Protocol):
         """
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Materials:
+class Materials(Struct, frozen=True, kw_only=True):
     """What a recipe is cooked from: files by their sha256, an interpreter, a scratch folder."""
 
     files: Mapping[Digest, Path]
@@ -73,7 +72,7 @@ class Materials:
 class Recipe(Protocol):
     """All that a layer is made of. Known, with its key, before a byte of the layer is.
 
-    Recipes are frozen dataclasses of plain values, so that a worker process can be sent one;
+    Recipes are frozen structs of plain values, so that a worker process can be sent one;
     they name files by digest, so that a layer which is known already needs no download.
     """
 

@@ -7,7 +7,8 @@ the base but its Python's minor version, and is shared by all the images that ho
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from torchship.digest import Digest
 from torchship.layers.archive import Archive, Entry, Kind
@@ -55,8 +56,7 @@ def add_parents(archive: Archive, path: str) -> None:
             archive.add(Entry(path=parent, kind=Kind.DIRECTORY, mode=0o755, uid=uid, gid=uid))
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LayoutRecipe:
+class LayoutRecipe(Struct, frozen=True, kw_only=True):
     """The skeleton: the virtual environment, the working, output and home directories.
 
     ``python`` is the base's full version; ``interpreter`` its absolute path in the image.

@@ -10,8 +10,9 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
 from fnmatch import fnmatchcase
+
+from msgspec import Struct
 
 from torchship.errors import SecretFound
 
@@ -78,8 +79,7 @@ _LOGIN = re.compile(rb"(?m)^\s*(?:-\s+)?(?:token|client-key-data|password):\s*\S
 _DISTINCT = 10  # characters: a placeholder such as hf_xxxxxxxx has fewer
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Finding:
+class Finding(Struct, frozen=True, kw_only=True):
     """A file, by its path in the project, and why it looks like a secret."""
 
     path: str

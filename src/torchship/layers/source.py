@@ -17,9 +17,10 @@ import os
 import re
 import stat
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
+
+from msgspec import Struct
 
 from torchship import canonical
 from torchship.amounts import counted
@@ -58,8 +59,7 @@ _ONE_OF_SEVERAL = re.compile(r"seed-\d+|run-\d+")  # for each
 _CACHE_TAG = b"Signature: 8a477f597d28d172789f06886806bc55"  # Cache Directory Tagging Spec.
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SourceFile:
+class SourceFile(Struct, frozen=True, kw_only=True):
     """A file or symlink of the project, or a folder of which nothing else tells.
 
     ``path`` is relative, with slashes. A symlink has a ``target`` and neither size nor digest, a
@@ -160,8 +160,7 @@ def digest(files: Iterable[SourceFile]) -> Digest:
     return Digest.of(canonical.encode([file.as_json() for file in files]))
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SourceRecipe:
+class SourceRecipe(Struct, frozen=True, kw_only=True):
     """The project's files, as `collect` found them below ``root``, in the working directory."""
 
     root: Path

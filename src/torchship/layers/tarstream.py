@@ -11,8 +11,9 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Protocol
+
+from msgspec import Struct
 
 from torchship.errors import HostileInput
 
@@ -39,8 +40,7 @@ class Source(Protocol):
         """Return exactly ``size`` bytes, or fewer at the end."""
 
 
-@dataclass(slots=True, kw_only=True)
-class Member:
+class Member(Struct, kw_only=True):
     """One entry. ``path`` and ``link`` are bytes, as they stand in the archive."""
 
     path: bytes

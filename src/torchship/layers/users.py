@@ -7,7 +7,8 @@ git, `getpass.getuser`. The base's own files are kept, and the user is added at 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from torchship.digest import Digest
 from torchship.layers import debian_files
@@ -16,8 +17,7 @@ from torchship.layers.layer import Materials
 from torchship.layers.layout import GID, UID
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class UsersRecipe:
+class UsersRecipe(Struct, frozen=True, kw_only=True):
     """``/etc/passwd`` and ``/etc/group`` of a base, by its manifest's digest, and the run user.
 
     The contents are what that base has: they follow from ``base``, and are read only to `write`.

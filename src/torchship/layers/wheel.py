@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import deflate
+from msgspec import Struct
 
 from torchship.digest import Digest
 from torchship.errors import HostileInput, WheelError
@@ -23,8 +23,7 @@ if TYPE_CHECKING:
 _NAMED = 4  # wheels that the title of a shared layer names
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class WheelsRecipe:
+class WheelsRecipe(Struct, frozen=True, kw_only=True):
     """One or more wheels, unpacked to what ``pip install --no-deps`` of each makes of them.
 
     The layer depends on the wheels, on ``python``'s minor version (the name of site-packages)

@@ -12,13 +12,13 @@ from __future__ import annotations
 import stat
 import struct
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 import deflate
 from isal import isal_zlib
+from msgspec import Struct
 
 from torchship.errors import WheelError
 from torchship.layers.zipdirectory import (
@@ -57,8 +57,7 @@ _DESCRIPTORS = {  # 4.3.9: with or without a signature, sizes of 4 or 8 bytes
 _MAX32 = 0xFFFFFFFF
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Member:
+class Member(Struct, frozen=True, kw_only=True):
     """A file in a wheel. Sizes in bytes; ``offset`` is where its compressed bytes begin."""
 
     name: str

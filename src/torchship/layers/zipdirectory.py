@@ -8,8 +8,9 @@ from __future__ import annotations
 import os
 import struct
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
+
+from msgspec import Struct
 
 from torchship.errors import HostileInput, WheelError
 from torchship.layers.archive import check_path
@@ -32,8 +33,7 @@ _LOCATOR = struct.Struct("<4sIQI")  # 4.3.15
 _MAX16, _MAX32 = 0xFFFF, 0xFFFFFFFF
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Record:
+class Record(Struct, frozen=True, kw_only=True):
     """An entry of the central directory, with its zip64 values put in place.
 
     ``header`` is where its local header begins, ``raw`` the name's bytes, ``mode`` that of Unix.
@@ -50,16 +50,14 @@ class Record:
     header: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Directory:
+class Directory(Struct, frozen=True, kw_only=True):
     """The central directory: its records by where their members stand, and where it begins."""
 
     records: tuple[Record, ...]
     offset: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _End:
+class _End(Struct, frozen=True, kw_only=True):
     """What the end of a zip file says: where the directory is, and how much is in it."""
 
     offset: int

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 
 import msgspec
+from msgspec import Struct
 
 from torchship.errors import RegistryError
 from torchship.oci.patience import PASSING, Interrupted, retry_after
@@ -26,8 +26,7 @@ _HINTS = {
 _OTHERWISE = "try again; if it stays, ask who runs the registry"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Answer:
+class Answer(Struct, frozen=True, kw_only=True):
     """Status, fields and body of one answer; ``url`` is the address that gave it."""
 
     method: str

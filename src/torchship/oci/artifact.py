@@ -10,9 +10,11 @@ Empty Descriptor"); the same fields travel through the referrers API of distribu
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import NamedTuple
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from torchship import canonical
 from torchship.digest import Descriptor, Digest
@@ -43,8 +45,7 @@ class Content(NamedTuple):
     title: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Artifact:
+class Artifact(Struct, frozen=True, kw_only=True):
     """An artifact as it was read.
 
     ``descriptor`` is its manifest's as a registry lists it, with the manifest's own type and

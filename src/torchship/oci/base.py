@@ -9,10 +9,10 @@ import re
 import tarfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from typing import IO, BinaryIO
 
 import msgspec
+from msgspec import Struct, field
 
 from torchship.digest import Descriptor, Digest
 from torchship.errors import BlobMissing, LayerError, ProjectError
@@ -132,8 +132,7 @@ class _Stated(msgspec.Struct, frozen=True, rename="camel"):
     media_type: str | None = None
 
 
-@dataclass(slots=True)
-class _Finds:
+class _Finds(Struct):
     """What the layers say of Python, by prefix; what an upper layer says stands."""
 
     chosen: dict[str, str] = field(default_factory=dict)

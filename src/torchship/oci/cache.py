@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+
+from msgspec import Struct, field
+from msgspec.structs import replace
 
 from torchship.digest import Descriptor, Digest
 from torchship.errors import HostileInput, RegistryError
@@ -36,8 +38,7 @@ _ABSENT = frozenset({401, 403, 404})
 """What registries say of a repository that is not there yet: some do not tell it from another's."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Taken:
+class Taken(Struct, frozen=True, kw_only=True):
     """The layers of an image that were taken unread: their number, their size, from where.
 
     ``received`` counts the bytes of manifests and configs that were read for it.
@@ -120,8 +121,7 @@ class Cache:
         return _Offer(reference=reference)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Offer:
+class _Offer(Struct, frozen=True, kw_only=True):
     """What one reference has: layers by key, the digests of all its layers."""
 
     reference: Reference
@@ -130,8 +130,7 @@ class _Offer:
     received: int = 0
 
 
-@dataclass(slots=True)
-class _Once:
+class _Once(Struct):
     """A source that is asked for each document once; counts the bytes."""
 
     source: Source

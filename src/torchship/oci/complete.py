@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from torchship.amounts import counted
 from torchship.digest import Descriptor
@@ -108,8 +110,7 @@ def bring(
     return received
 
 
-@dataclass(frozen=True, slots=True)
-class _Reaching:
+class _Reaching(Struct, frozen=True):
     """The documents of a store; those that it lacks come from the origins.
 
     A pull for one platform brings an index without the images of the others.

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from torchship.digest import Descriptor, Digest
 from torchship.oci import referrers
@@ -47,8 +48,7 @@ def copy(
     ).run(top)
 
 
-@dataclass(frozen=True, slots=True)
-class _Published:
+class _Published(Struct, frozen=True):
     """A repository as an origin."""
 
     registry: Registry

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from torchship.digest import Descriptor, Digest
 from torchship.layers.layer import KEY, TITLE, Layer
@@ -17,8 +18,7 @@ FindReferrers = Callable[[Digest], tuple[Descriptor, ...]]
 _SHOWN_ELSEWHERE = frozenset({TITLE, KEY, UNPACKED_SIZE})
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LayerDescription:
+class LayerDescription(Struct, frozen=True, kw_only=True):
     """One layer. ``share`` is its part of the image's compressed size, from 0 to 1.
 
     ``title`` says what it holds; ``origin``, annotation by annotation, where that came from.
@@ -30,8 +30,7 @@ class LayerDescription:
     origin: Mapping[str, str]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ImageDescription:
+class ImageDescription(Struct, frozen=True, kw_only=True):
     """One platform's image, with its layers from the bottom up. ``size`` in bytes, compressed.
 
     ``referrers`` describe what is attached to it, or to the index that it is of.

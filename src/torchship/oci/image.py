@@ -6,9 +6,10 @@ Sources: OCI image-spec v1.1, image-index.md, manifest.md, config.md; Docker's s
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Protocol
+
+from msgspec import Struct, field
 
 from torchship.digest import Descriptor, Digest
 from torchship.errors import ImageNotFound, InvalidDigest, ManifestError
@@ -51,8 +52,7 @@ class Source(Protocol):
         """Return the raw bytes: of the stated digest and size, and no more than ``limit``."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Image:
+class Image(Struct, frozen=True, kw_only=True):
     """One platform's image. ``descriptor`` is its manifest's; layers are from the bottom up.
 
     ``raw_manifest`` and ``raw_config`` are the bytes that came, which the digests are of.

@@ -10,10 +10,11 @@ Source: OCI image-spec v1.1, image-layout.md ("index.json file"); annotations.md
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
 from pathlib import Path
 
 import msgspec
+from msgspec import Struct
+from msgspec.structs import replace
 
 from torchship import canonical
 from torchship.digest import Descriptor, Digest
@@ -33,8 +34,7 @@ class _File(msgspec.Struct, kw_only=True, rename="camel"):
     manifests: list[msgspec.Raw]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Entry:
+class Entry(Struct, frozen=True, kw_only=True):
     """One entry: its descriptor, its name where it has one, and the JSON that it stands as."""
 
     descriptor: Descriptor
@@ -50,8 +50,7 @@ class Entry:
             return None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Index:
+class Index(Struct, frozen=True, kw_only=True):
     """The entries of ``index.json``, in its order. Changes give a new value."""
 
     entries: tuple[Entry, ...] = ()

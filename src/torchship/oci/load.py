@@ -15,11 +15,12 @@ import posixpath
 import tarfile
 import zlib
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import IO
 
 import msgspec
+from msgspec import Struct, field
+from msgspec.structs import replace
 
 from torchship import canonical
 from torchship.digest import Descriptor, Digest, chunks
@@ -56,8 +57,7 @@ class _DockerImage(msgspec.Struct, frozen=True, kw_only=True, rename="pascal"):
     repo_tags: list[str] | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Loaded:
+class Loaded(Struct, frozen=True, kw_only=True):
     """An image that came in, with the names that it got in the store.
 
     ``subject`` is what it refers to, where it is no image, but a record or a signature of one.
@@ -68,8 +68,7 @@ class Loaded:
     subject: Digest | None = None
 
 
-@dataclass(slots=True, kw_only=True)
-class _Contents:
+class _Contents(Struct, kw_only=True):
     """What an archive held: its small documents, and the blob that each file became."""
 
     documents: dict[str, bytes] = field(default_factory=dict)

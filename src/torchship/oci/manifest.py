@@ -5,9 +5,8 @@ Source: OCI image-spec v1.1, manifest.md and image-index.md. The raw bytes stay 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import msgspec
+from msgspec import Struct
 
 from torchship.digest import Descriptor
 from torchship.errors import ManifestError
@@ -26,8 +25,7 @@ class _Peek(msgspec.Struct, rename="camel"):
     manifests: msgspec.Raw = msgspec.Raw()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Manifest:
+class Manifest(Struct, frozen=True, kw_only=True):
     """One image, or an artifact in the shape of one."""
 
     media_type: str
@@ -41,8 +39,7 @@ class Manifest:
         return tuple({each.digest: each for each in (self.config, *self.layers)}.values())
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Index:
+class Index(Struct, frozen=True, kw_only=True):
     """Several manifests (or further indexes), told apart by platform."""
 
     media_type: str

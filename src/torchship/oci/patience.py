@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import random
 import time
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
+
+from msgspec import Struct
 
 from torchship.errors import RegistryError
 
@@ -20,8 +21,7 @@ class Interrupted(RegistryError):
     after: float | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Patience:
+class Patience(Struct, frozen=True, kw_only=True):
     """All the waiting there is, in seconds; ``attempts`` counts those without progress."""
 
     attempts: int = 6

@@ -9,9 +9,10 @@ import secrets
 import shutil
 import time
 from collections.abc import Iterable
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+
+from msgspec import Struct
 
 from torchship.digest import Descriptor, Digest
 from torchship.errors import BlobDamaged, BlobMissing, ManifestError
@@ -37,8 +38,7 @@ _SETTLED = 3600.0  # seconds after which a blob that no torchship has looked at 
 _DIFF_ID = re.compile(r"sha256:[0-9a-f]{64}")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Pruned:
+class Pruned(Struct, frozen=True, kw_only=True):
     """What `prune` removed. ``size`` is in bytes."""
 
     blobs: int

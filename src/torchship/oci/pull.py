@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from functools import partial
+
+from msgspec import Struct
 
 from torchship.digest import Descriptor
 from torchship.errors import ManifestError
@@ -23,8 +24,7 @@ _DEPTH = 3
 """Indexes within indexes: what tools make is one level, what attackers make is endless."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Pulled:
+class Pulled(Struct, frozen=True, kw_only=True):
     """What a reference names, now in the store; ``received`` counts the bytes of blobs."""
 
     descriptor: Descriptor

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from torchship.digest import Digest
 from torchship.errors import InvalidDigest, InvalidReference
@@ -33,8 +34,7 @@ _HUB_PAGE = re.compile(r"(?:https?://)?hub\.docker\.com/(?:r/|_/|repository/dock
 _LONGEST = 255  # of host and path together: "clients and registries MAY limit" to that
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, order=True)
-class Reference:
+class Reference(Struct, frozen=True, kw_only=True, order=True):
     """Names an image in a registry. ``repository`` is the path below the host.
 
     A reference without a digest has a tag; one with a digest may have none.

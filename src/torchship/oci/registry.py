@@ -8,11 +8,11 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from functools import partial
 from typing import Literal
 
 import msgspec
+from msgspec import Struct
 
 from torchship.digest import Descriptor, Digest
 from torchship.errors import InvalidDigest, ManifestError, RegistryError
@@ -267,8 +267,7 @@ class Registry:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class Published:
+class Published(Struct, frozen=True):
     """The documents of one repository, as `torchship.oci.image.read_image` reads them."""
 
     registry: Registry

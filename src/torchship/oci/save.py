@@ -11,9 +11,10 @@ import errno
 import secrets
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import BinaryIO
+
+from msgspec.structs import replace
 
 from torchship import canonical
 from torchship.digest import Descriptor, Digest

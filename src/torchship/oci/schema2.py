@@ -5,7 +5,7 @@ Config and layers keep their bytes and digests: only manifests and indexes are w
 
 from __future__ import annotations
 
-from dataclasses import replace
+from msgspec.structs import replace
 
 from torchship import canonical
 from torchship.digest import Descriptor

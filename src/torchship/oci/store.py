@@ -21,10 +21,12 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import BinaryIO
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from torchship.digest import Descriptor, Digest
 from torchship.errors import (
@@ -51,8 +53,7 @@ ENVIRONMENT = "TORCHSHIP_HOME"
 _SHORTEST = 7  # digits of a digest that may stand for it
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, order=True)
-class Named:
+class Named(Struct, frozen=True, kw_only=True, order=True):
     """An image of the store and the name it has there."""
 
     reference: Reference

@@ -13,11 +13,11 @@ import socket
 import ssl
 import threading
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote, unquote, urljoin, urlsplit
 
 import urllib3
+from msgspec import Struct
 from urllib3.exceptions import ConnectTimeoutError, HTTPError, NewConnectionError, SSLError
 
 from torchship.digest import CHUNK
@@ -39,8 +39,7 @@ Response = urllib3.BaseHTTPResponse
 Headers = urllib3.HTTPHeaderDict
 
 
-@dataclass(frozen=True, slots=True)
-class Origin:
+class Origin(Struct, frozen=True):
     """Scheme, host and port: what a credential belongs to (RFC 6454, section 4)."""
 
     scheme: str

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from urllib.parse import urlencode
+
+from msgspec import Struct
 
 from torchship.digest import Descriptor
 from torchship.errors import BlobDamaged, RegistryError
@@ -70,8 +71,7 @@ class _SourceFailed(Exception):
         self.fault = fault
 
 
-@dataclass(slots=True, kw_only=True)
-class Upload:
+class Upload(Struct, kw_only=True):
     """One blob on its way. What the registry has of it is asked for after every failure."""
 
     session: Session

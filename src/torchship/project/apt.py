@@ -34,12 +34,12 @@ import shutil
 import subprocess
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import unquote
 
 from debian.deb822 import Deb822
 from filelock import FileLock
+from msgspec import Struct
 
 from torchship.amounts import listed
 from torchship.digest import Digest
@@ -178,8 +178,7 @@ def python_version(pins: Iterable[PackagePin]) -> str:
     raise ResolveError("no package python3.X is among the base's packages")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Apt:
+class _Apt(Struct, frozen=True, kw_only=True):
     """apt with folders of its own, for one suite from certain entries and one architecture."""
 
     folder: Path

@@ -11,9 +11,10 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
+
+from msgspec import Struct
 
 from torchship.digest import Digest
 from torchship.errors import FetchError
@@ -21,8 +22,7 @@ from torchship.errors import FetchError
 _WAIT = 0.1  # seconds between two looks at a lock that another process holds
 
 
-@dataclass(frozen=True, slots=True)
-class Downloads:
+class Downloads(Struct, frozen=True):
     """The files under ``root``, which any number of processes may share."""
 
     root: Path

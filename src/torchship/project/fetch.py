@@ -19,10 +19,12 @@ import time
 from collections.abc import Collection, Iterator, Mapping
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
+
+from msgspec import Struct
 
 from torchship.digest import Digest
 from torchship.errors import FetchError
@@ -49,8 +51,7 @@ _PIECE = 1 << 16  # bytes: small enough that a slow connection shows progress
 _REDIRECTS = 10
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Outcome:
+class Outcome(Struct, frozen=True, kw_only=True):
     """What `attempt` has got, and why it has not got the rest."""
 
     files: Mapping[Digest, Path]

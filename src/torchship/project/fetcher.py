@@ -7,8 +7,9 @@ import os
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
+
+from msgspec import Struct
 
 from torchship.digest import CHUNK, Digest
 from torchship.errors import StoreError
@@ -31,8 +32,7 @@ def pause(tries: int, asked: float) -> float:
     return max(asked, 0.2 * 2.0 ** (tries - 1))
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Wanted:
+class Wanted(Struct, frozen=True, kw_only=True):
     """A file that is wanted: ``size`` in bytes, ``sources`` in the order to be tried.
 
     ``routes`` tells how they are reached.
@@ -46,8 +46,7 @@ class Wanted:
     routes: Routes = plain
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Failure:
+class Failure(Struct, frozen=True, kw_only=True):
     """One source that did not give a file. ``gone``: it answered that it has no such file."""
 
     source: str

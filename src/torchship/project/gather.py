@@ -7,10 +7,11 @@ Debian packages on the machine's mirrors, data at the project's addresses.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import replace
 from datetime import UTC
 from pathlib import Path
 from urllib.parse import quote
+
+from msgspec.structs import replace
 
 from torchship.amounts import counted
 from torchship.digest import Digest

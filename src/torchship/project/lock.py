@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from types import MappingProxyType
+
+from msgspec import Struct, field
 
 from torchship.digest import Digest
 from torchship.errors import LockError
@@ -19,8 +20,7 @@ VERSION_WITH_VARIANTS = 2
 """The format of a lock that holds variants: others stay readable for those who know only 1."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class WheelPin:
+class WheelPin(Struct, frozen=True, kw_only=True):
     """A wheel. ``size`` in bytes; ``digest`` is the sha256 of the file."""
 
     name: str
@@ -30,8 +30,7 @@ class WheelPin:
     digest: Digest
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PackagePin:
+class PackagePin(Struct, frozen=True, kw_only=True):
     """A Debian package. ``path`` is its place below a mirror's root: ``pool/main/b/bash/...``."""
 
     name: str
@@ -47,8 +46,7 @@ class PackagePin:
         return self.path.rpartition("/")[2]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DataPin:
+class DataPin(Struct, frozen=True, kw_only=True):
     """A data file. ``path`` is absolute, in the image; its addresses stay in the project."""
 
     path: str
@@ -57,8 +55,7 @@ class DataPin:
     digest: Digest
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class BasePin:
+class BasePin(Struct, frozen=True, kw_only=True):
     """What the image stands on: Debian packages, or a published image by its digest.
 
     ``reference`` is ``debian:SUITE`` (then ``packages`` are its content and ``digest`` is
@@ -70,8 +67,7 @@ class BasePin:
     packages: tuple[PackagePin, ...] = ()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PlatformLock:
+class PlatformLock(Struct, frozen=True, kw_only=True):
     """The pins of one platform. ``python`` is the base's full version, such as ``3.11.2``.
 
     ``variant`` names the build of torch that this one is of, where a platform has several; they
@@ -93,8 +89,7 @@ class PlatformLock:
         return f"torch {plain} ({build})" if build else f"torch {plain}" if plain else ""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Lock:
+class Lock(Struct, frozen=True, kw_only=True):
     """``torchship.lock``. ``inputs`` is the digest of what it was resolved from.
 
     ``created`` (UTC) lets a snapshot archive serve Debian packages that mirrors have dropped.

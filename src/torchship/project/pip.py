@@ -11,9 +11,10 @@ import configparser
 import os
 import sys
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
+
+from msgspec import Struct
 
 from torchship.errors import UsageError
 from torchship.project.route import Route
@@ -22,8 +23,7 @@ _SECTIONS = ("global", "download", "install")
 _PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "http_proxy", "https_proxy", "all_proxy")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PipSettings:
+class PipSettings(Struct, frozen=True, kw_only=True):
     """What pip would use. Addresses may hold credentials: never show them."""
 
     index_url: str | None = None

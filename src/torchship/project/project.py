@@ -6,10 +6,11 @@ import hashlib
 import re
 import unicodedata
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from types import MappingProxyType
 from typing import Literal
+
+from msgspec import Struct, field
 
 from torchship.digest import Digest
 from torchship.errors import ProjectError, UsageError
@@ -34,8 +35,7 @@ SUITES: Mapping[str, str] = MappingProxyType(
 """The one Python version that each Debian suite carries."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DataFile:
+class DataFile(Struct, frozen=True, kw_only=True):
     """A data file that is baked into the image. ``path`` is absolute, in the image."""
 
     path: str
@@ -43,8 +43,7 @@ class DataFile:
     urls: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Metric:
+class Metric(Struct, frozen=True, kw_only=True):
     """Where a metric is found: a key of a JSON file of the output, or a pattern on stdout.
 
     ``tolerance`` is how far a reproduction may be off, where the author says so; ``examples``
@@ -59,8 +58,7 @@ class Metric:
     examples: int | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Project:
+class Project(Struct, frozen=True, kw_only=True):
     """A project as `load` reads it: every setting checked, every default filled in.
 
     ``requirements`` names the file, in the project, that lists what it needs:

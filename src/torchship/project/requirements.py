@@ -9,9 +9,10 @@ from __future__ import annotations
 import codecs
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
+
+from msgspec import Struct, field
 
 from torchship import canonical
 from torchship.digest import Digest
@@ -33,8 +34,7 @@ _LONG = {"-i": "--index-url", "-f": "--find-links", "-r": "--requirement", "-c":
 _INDEX = ("--index-url", "--extra-index-url", "--find-links", "--no-index")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Requirements:
+class Requirements(Struct, frozen=True, kw_only=True):
     """What a project needs, as its files say it.
 
     ``file`` is what uv is given (None: nothing is needed); ``digests`` has, by path in the

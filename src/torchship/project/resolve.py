@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path, PurePosixPath
 from types import MappingProxyType
 from urllib.parse import unquote, urlsplit
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from torchship.amounts import counted, size
 from torchship.digest import Digest
@@ -22,8 +24,7 @@ from torchship.project.project import BASE, DataFile, Project
 _FILE, _DATA = "file ", "data "
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class BaseImage:
+class BaseImage(Struct, frozen=True, kw_only=True):
     """A published base image: its platform's manifest by digest, and its full Python version."""
 
     digest: Digest
@@ -137,8 +138,7 @@ def resolve(
     )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Resolver:
+class _Resolver(Struct, frozen=True, kw_only=True):
     """One resolution. ``kept`` is the lock whose pins stay where their inputs did."""
 
     project: Project

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import re
 import subprocess
-from dataclasses import dataclass
 from pathlib import Path
 
+from msgspec import Struct
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Revision:
+
+class Revision(Struct, frozen=True, kw_only=True):
     """``commit`` is the full hash; ``dirty`` tells that files below the directory were changed."""
 
     commit: str

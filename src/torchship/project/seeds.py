@@ -5,15 +5,15 @@ from __future__ import annotations
 import re
 import shlex
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+
+from msgspec import Struct, field
 
 MARK = "{seed}"
 
 _VARIABLE = re.compile(r"([A-Za-z_][A-Za-z0-9_]*)=\{seed\}")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Seeded:
+class Seeded(Struct, frozen=True, kw_only=True):
     """A command and the variables that give it one seed."""
 
     command: tuple[str, ...]

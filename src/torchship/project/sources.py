@@ -20,10 +20,10 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 from debian.deb822 import Deb822
+from msgspec import Struct
 
 from torchship.errors import FetchError, ResolveError, UsageError
 from torchship.project.address import Address
@@ -43,8 +43,7 @@ _SUITE = re.compile(r"[a-z][a-z0-9.-]*")
 _SCHEMES = ("http", "https", "file", "mirror+file")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Entry:
+class Entry(Struct, frozen=True, kw_only=True):
     """One place to get a suite from. ``root`` is an address that ends without a slash.
 
     ``options`` are further fields in deb822 style: ``Signed-By: ...``.

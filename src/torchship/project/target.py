@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from msgspec import Struct
 
 from torchship.platform import Platform
 from torchship.project.project import SUITES
@@ -21,8 +22,7 @@ _OLDEST = {"x86_64": 5, "aarch64": 17}
 _LEGACY = {5: "manylinux1", 12: "manylinux2010", 17: "manylinux2014"}
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Target:
+class Target(Struct, frozen=True, kw_only=True):
     """A platform, a Python version (``3.11`` or ``3.11.2``), and the minor version of glibc 2."""
 
     platform: Platform

@@ -13,10 +13,11 @@ import sys
 import tempfile
 import threading
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
+from msgspec import Struct
+from msgspec.structs import replace
 from packaging.pylock import PackageWheel, Pylock, PylockSelectError, PylockValidationError
 from packaging.tags import Tag
 from packaging.utils import parse_wheel_filename
@@ -28,8 +29,7 @@ from torchship.project.target import Target
 _LOOKING = threading.Lock()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Found:
+class Found(Struct, frozen=True, kw_only=True):
     """A wheel that an index has now. ``size`` in bytes, None where the index does not say."""
 
     name: str
@@ -40,8 +40,7 @@ class Found:
     size: int | None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Question:
+class Question(Struct, frozen=True, kw_only=True):
     """What uv is asked. ``source`` is a requirements file or the text of one.
 
     ``root`` is where uv runs, so that the project's own uv settings count; ``preferred`` has

@@ -5,9 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
 from pathlib import Path
 
+from msgspec import Struct
+from msgspec.structs import replace
 from packaging.utils import InvalidWheelFilename, parse_wheel_filename
 from packaging.version import Version
 
@@ -113,8 +114,7 @@ def locate(
     return found
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Finder:
+class _Finder(Struct, frozen=True, kw_only=True):
     """Asks for exact versions, all in one call; where some are gone, for the rest of them."""
 
     target: Target

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Literal
+
+from msgspec.structs import replace
 
 from torchship import __version__
 from torchship.digest import Digest
@@ -84,10 +87,13 @@ def record(
     if before:
         _check_again(plan, engine, declared, before, progress)
     digests = tensors(plan.request, engine, [folder.output for folder in folders])
-    runs = [replace(each.run, tensors=inside) for each, inside in zip(done, digests, strict=False)]
+    runs = [
+        dataclasses.replace(each.run, tensors=inside)
+        for each, inside in zip(done, digests, strict=False)
+    ]
     repeat = None
     if again is not None:
-        repeat = _repeat(runs[0], replace(again.run, tensors=digests[-1]))
+        repeat = _repeat(runs[0], dataclasses.replace(again.run, tensors=digests[-1]))
     return _record(plan, engine, declared, found, before, done, runs, repeat)
 
 
@@ -179,7 +185,7 @@ def _record(
     options = parameters(command)
     code = source(image)
     if code is not None and plan.revision is not None:
-        code = replace(code, commit=plan.revision.commit, dirty=plan.revision.dirty)
+        code = dataclasses.replace(code, commit=plan.revision.commit, dirty=plan.revision.dirty)
     return Record(
         image=used(image, plan.name, plan.index),
         command=command,

@@ -46,7 +46,7 @@ class Faults:
 
 def to_json(value: object) -> object:
     """Return a dataclass as a JSON value; fields that hold their default None are left out."""
-    if is_dataclass(value) and not isinstance(value, type | Digest):
+    if is_dataclass(value) and not isinstance(value, type):
         kinds = _kinds(type(value))
         return {
             camel(each.name): _write(kinds[each.name], getattr(value, each.name))
@@ -102,7 +102,7 @@ def _read(kind: object, value: object, path: str, faults: Faults) -> Any:  # noq
     if exact:
         return _exact(value, path, faults)
     origin, arguments = get_origin(kind), get_args(kind)
-    if isinstance(kind, type) and is_dataclass(kind) and kind is not Digest:
+    if isinstance(kind, type) and is_dataclass(kind):
         return from_json(kind, value, path, faults)
     if origin is tuple or origin is Mapping:
         return _many(origin, arguments, value, path, faults)

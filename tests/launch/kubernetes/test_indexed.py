@@ -1,9 +1,8 @@
 """An Indexed Job, as Kubernetes takes it."""
 
-from dataclasses import replace
-
 import kubernetes_validate
 import pytest
+from msgspec.structs import replace
 from tests.launch.kubernetes.jobs import EVERY, FULL, IMAGE, REFERENCE, run
 
 from torchship.launch.job import Shape

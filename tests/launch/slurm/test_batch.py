@@ -1,10 +1,10 @@
 """The texts of a Slurm job: run by real shells, with everything that could break out of them."""
 
 import subprocess
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 from tests.launch.test_job import IMAGE, REFERENCE, SHAPE
 
 from torchship.engines.request import Request

@@ -1,10 +1,10 @@
 """An OCI bundle, as the runtime specification has it."""
 
 import json
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 from tests.launch.test_job import IMAGE
 
 from torchship.launch.slurm import bundle

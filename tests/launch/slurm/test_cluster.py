@@ -1,10 +1,10 @@
 """Slurm as an engine, before anything is submitted."""
 
 import shutil
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 from tests.launch.test_job import IMAGE, REFERENCE, SHAPE
 
 from torchship.engines.request import Request

@@ -7,8 +7,9 @@ import re
 import select
 import sys
 import time
-from dataclasses import dataclass
 from datetime import UTC, datetime
+
+from msgspec import Struct
 
 from torchship.engines.relay import write_all
 from torchship.launch.kubernetes.kubectl import Kubectl, Process, last_words
@@ -25,8 +26,7 @@ _Place = tuple[int, int, int]
 """A line of a log: seconds and nanoseconds of its time, and how many of that time precede it."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Ended:
+class Ended(Struct, frozen=True, kw_only=True):
     """The program has ended, and its pod is kept by the process ``pid`` there."""
 
     status: int

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from typing import Literal
+
+from msgspec import Struct
 
 from torchship.errors import UsageError
 
@@ -15,8 +16,7 @@ _SUBDOMAIN = re.compile(rf"{_LABEL.pattern}(?:\.{_LABEL.pattern})*")
 _LONGEST = 253
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Settings:
+class Settings(Struct, frozen=True, kw_only=True):
     """What the user says of the cluster. What is None is as their kubectl has it, or left out.
 
     ``pull_secret`` is a Secret with the registry's password, ``output_claim`` a

@@ -11,8 +11,9 @@ from __future__ import annotations
 import tempfile
 import time
 from contextlib import ExitStack, suppress
-from dataclasses import replace
 from pathlib import Path
+
+from msgspec.structs import replace
 
 from torchship.digest import Descriptor
 from torchship.engines import unpack

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
+
+from msgspec import Struct
 
 from torchship.launch.job import Job
 from torchship.launch.slurm.bundle import Bind
@@ -31,8 +32,7 @@ _GPUS = "${SLURM_STEP_GPUS:-${SLURM_JOB_GPUS:-all}}"
 within the job's control group, which docker's and podman's containers are not in (srun(1))."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Step:
+class Step(Struct, frozen=True, kw_only=True):
     """One container on each node of a job. ``folder`` and ``output`` are seen by all nodes."""
 
     job: Job

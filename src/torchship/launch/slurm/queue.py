@@ -7,8 +7,9 @@ Source: ``sbatch(1)``, ``squeue(1)`` ("Job State Codes", "Job Reason Codes"), ``
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from pathlib import Path
+
+from msgspec import Struct
 
 from torchship.amounts import counted
 from torchship.engines.client import Client
@@ -28,8 +29,7 @@ _HOPELESS = re.compile(
 """Reasons for which a job would wait until somebody changes it, or the cluster."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class State:
+class State(Struct, frozen=True, kw_only=True):
     """What becomes of a job: Slurm's word, its reason, and the nodes that it has."""
 
     word: str
@@ -57,8 +57,7 @@ class State:
         return self.waiting and _HOPELESS.fullmatch(self.reason) is not None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Ended:
+class Ended(Struct, frozen=True, kw_only=True):
     """How a job ended: Slurm's word, and the exit status of its script."""
 
     word: str
