@@ -14,10 +14,8 @@ from importlib import import_module
 import click
 
 from torchship import __version__
-from torchship.cli.common import complain, example, unusable
-from torchship.errors import TorchshipError
-
-INTERRUPTED = 130
+from torchship.cli import ending
+from torchship.cli.common import example
 
 _NEW_OBJECTS = 100_000
 """Python looks for unreachable cycles when so many objects more were made than given up."""
@@ -64,44 +62,12 @@ def torchship() -> None:
     """Ship a PyTorch experiment as a container image that anyone can re-run, and check."""
 
 
-_DASHES = "options of your program go behind `--`: torchship run DIR -- python main.py --epochs 1"
-
-
-def _takes_command(context: click.Context | None) -> bool:
-    return context is not None and any(one.name == "command" for one in context.command.params)
-
-
 def main() -> None:
     """Run the command line; every error becomes a sentence and an exit code."""
     # A command is short, and what it makes first, its modules, it needs to its end: to look for
     # cycles among them every 700 objects takes a tenth of an edit's build.
     gc.set_threshold(_NEW_OBJECTS)
     try:
-        _run()
+        sys.exit(ending.status(lambda: torchship(standalone_mode=False)))
     finally:
         gc.freeze()  # nor does the interpreter look for them when it ends
-
-
-def _run() -> None:
-    try:
-        torchship(standalone_mode=False)
-    except click.exceptions.Exit as done:
-        sys.exit(done.exit_code)
-    except (click.exceptions.Abort, KeyboardInterrupt):
-        click.echo("interrupted", err=True)
-        sys.exit(INTERRUPTED)
-    except click.ClickException as error:
-        error.show()
-        if isinstance(error, click.NoSuchOption) and _takes_command(error.ctx):
-            click.echo(f"  {_DASHES}", err=True)
-        sys.exit(error.exit_code)
-    except TorchshipError as error:
-        complain(error)
-        sys.exit(error.exit_code)
-    except BrokenPipeError:
-        # whoever read the answer has gone: nothing is wrong with us
-        sys.stderr.close()
-        sys.exit(1)
-    except OSError as error:
-        complain(unusable(error))
-        sys.exit(1)

@@ -67,9 +67,9 @@ def sbom(
                 content = artifact.Content(document, MEDIA_TYPE, "sbom.cdx.json")
                 attached.append(artifact.attach(store, image.descriptor, MEDIA_TYPE, [content]))
         if push:
-            from torchship.cli.registry import send
+            from torchship.cli.registry import Destination
 
-            send(store, top, reference, progress)
+            Destination(reference).send(store, top, progress)
     if attaches:
         for descriptor in attached:
             click.echo(descriptor.digest)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from torchship.amounts import counted
+from torchship.cli.beside import beside
 from torchship.cli.common import (
     directory,
     example,
@@ -19,7 +20,7 @@ from torchship.cli.common import (
     parse_platforms,
     platforms,
 )
-from torchship.cli.registry import send
+from torchship.cli.registry import Destination
 from torchship.errors import UsageError
 
 if TYPE_CHECKING:
@@ -162,7 +163,8 @@ def build(
     named = tuple(Reference.parse(name) for name in names or (project.name,))
     published = tuple(Reference.parse(name) for name in cache_from)
     wanted = parse_platforms(platforms) or project.platforms
-    with display() as progress:
+
+    def make(progress: Progress) -> Descriptor:
         cache = None
         if published or push:
             from torchship.oci.cache import Cache
@@ -182,9 +184,21 @@ def build(
             top = as_docker(store, top)
             for reference in named:
                 store.tag(reference, top)
-        for name in names if push else ():
-            send(store, top, name, progress)
-    click.echo(top.digest)
+        return top
+
+    def told() -> str:
+        with display() as progress:
+            return str(make(progress).digest)
+
+    if push:
+        digest, places = beside(told, lambda: [Destination(name).ask() for name in names])
+        top = store.find(digest)
+        with display() as progress:
+            for place in places:
+                place.send(store, top, progress)
+    else:
+        digest = told()
+    click.echo(digest)
 
 
 def built(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import click
@@ -11,8 +12,11 @@ from torchship.cli.common import choice, example, open_store, variant
 from torchship.errors import InvalidReference, RegistryError, UsageError
 
 if TYPE_CHECKING:
-    from torchship.digest import Descriptor
+    from collections.abc import Iterator
+
+    from torchship.digest import Descriptor, Digest
     from torchship.oci.reference import Reference
+    from torchship.oci.registry import Registry
     from torchship.oci.store import Store
     from torchship.oci.transfer import Sent
     from torchship.progress import Progress
@@ -80,27 +84,62 @@ def push(reference: str) -> None:
     store = open_store()
     found = store.find(reference)
     with display() as progress:
-        send(store, found, reference, progress)
+        Destination(reference).send(store, found, progress)
     click.echo(found.digest)
 
 
-def send(store: Store, image: Descriptor, name: str, progress: Progress) -> None:
-    """Push an image under a name, and tell how many bytes that took."""
-    from torchship.oci.push import push
-    from torchship.oci.reference import HUB, Reference
+class Destination:
+    """A name in a registry that is about to be pushed to, and what it stands for until then."""
 
-    reference = Reference.parse(name)
-    neighbours = tuple(named.reference for named in store.images())
-    try:
-        pushed = push(store, image, reference, mount_from=neighbours, progress=progress)
-    except RegistryError as error:
-        if reference.registry == HUB and not name.startswith((HUB, f"index.{HUB}")):
-            error.hint = (
-                f"{name} names no registry, so it went to {HUB}: for another, build it with "
-                f"-t HOST/{name}; for {HUB}, log in: torchship login"
+    def __init__(self, name: str) -> None:
+        from torchship.oci.reference import Reference
+
+        self.name = name
+        self.reference = Reference.parse(name)
+        self.registry: Registry | None = None
+        self.presumed: frozenset[Digest] | None = None
+
+    def ask(self) -> Destination:
+        """Connect, log in, and ask what the name stands for; raise `RegistryError`."""
+        from torchship.oci.push import writable
+        from torchship.oci.transfer import blobs_now
+
+        with self._explained():
+            self.registry = writable(self.reference)
+            self.presumed = blobs_now(self.registry, self.reference)
+        return self
+
+    def send(self, store: Store, image: Descriptor, progress: Progress) -> None:
+        """Push an image there, and tell how many bytes that took."""
+        from torchship.oci.push import push
+
+        neighbours = tuple(named.reference for named in store.images())
+        with self._explained():
+            pushed = push(
+                store,
+                image,
+                self.reference,
+                mount_from=neighbours,
+                progress=progress,
+                registry=self.registry,
+                presumed=self.presumed,
             )
-        raise
-    progress.say(_told(reference, pushed))
+        progress.say(_told(self.reference, pushed))
+
+    @contextmanager
+    def _explained(self) -> Iterator[None]:
+        """Say where a name without a registry went, if that was not meant."""
+        from torchship.oci.reference import HUB
+
+        try:
+            yield
+        except RegistryError as error:
+            if self.reference.registry == HUB and not self.name.startswith((HUB, f"index.{HUB}")):
+                error.hint = (
+                    f"{self.name} names no registry, so it went to {HUB}: for another, build it "
+                    f"with -t HOST/{self.name}; for {HUB}, log in: torchship login"
+                )
+            raise
 
 
 def _told(reference: Reference, sent: Sent) -> str:

@@ -9,11 +9,11 @@ from __future__ import annotations
 import json
 import sys
 from contextlib import suppress
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
+from msgspec.structs import replace
 
 from torchship.cli.common import (
     choice,
@@ -105,7 +105,7 @@ def publish(
     record is about, whatever its name was. A directory that `reproduce` wrote is published as a
     verdict that cites the author's record.
     """
-    from torchship.cli.registry import send
+    from torchship.cli.registry import Destination
     from torchship.display import display
     from torchship.oci.reference import Reference
     from torchship.runs import publishing, reproduction
@@ -155,7 +155,7 @@ def publish(
             "what becomes public with the record: its metrics and parameters, the processor, "
             "GPU, kernel and packages that it ran on, and the commit of its source"
         )
-        send(store, image, reference, progress)
+        Destination(reference).send(store, image, progress)
     click.echo(attached.digest)
 
 

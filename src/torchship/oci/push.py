@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from torchship.digest import Descriptor, Digest, chunks
 from torchship.oci import artifact
@@ -25,6 +26,7 @@ def push(
     mount_from: Sequence[Reference] = (),
     progress: Progress,
     registry: Registry | None = None,
+    presumed: frozenset[Digest] | None = None,
 ) -> Sent:
     """Send an image, or an index with all its images, and name it ``reference`` there.
 
@@ -32,6 +34,7 @@ def push(
     that the image's layers were taken from. ``mount_from`` are images that may share blobs:
     those of the same registry are mounted from. What the store holds about the image goes with
     it. The name changes last, after all it needs. The store notes that the image is there now.
+    ``presumed`` are the blobs that the name stood for when it was last asked.
     """
     origins = known_origins(store, descriptor)
     neighbours = dict.fromkeys(
@@ -41,14 +44,20 @@ def push(
     )
     sent = Transfer(
         origin=_Stored(store, Elsewhere(origins)),
-        registry=registry or Registry(reference.registry, access="pull,push"),
+        registry=registry or writable(reference),
         reference=reference,
         neighbours=tuple(neighbours),
         progress=progress,
         verb="pushing",
+        presumed=presumed,
     ).run(descriptor)
     store.origins.add(descriptor.digest, [reference])
     return sent
+
+
+def writable(reference: Reference) -> Registry:
+    """Return the registry of a name, as one who may push to it."""
+    return Registry(reference.registry, access="pull,push")
 
 
 def known_origins(store: Store, descriptor: Descriptor) -> tuple[Reference, ...]:
@@ -57,8 +66,7 @@ def known_origins(store: Store, descriptor: Descriptor) -> tuple[Reference, ...]
     return tuple(dict.fromkeys(o for digest in digests for o in store.origins.get(digest)))
 
 
-@dataclass(frozen=True, slots=True)
-class _Stored:
+class _Stored(Struct, frozen=True):
     """The store as an origin."""
 
     store: Store

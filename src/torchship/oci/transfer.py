@@ -7,10 +7,11 @@ the image (records, signatures) goes with it.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from enum import Enum
 from functools import partial
 from typing import Protocol
+
+from msgspec import Struct
 
 from torchship.digest import Descriptor, Digest
 from torchship.errors import BlobMissing, HostileInput, ManifestError, RegistryError
@@ -45,8 +46,7 @@ class Origin(Protocol):
         """Return the descriptors of what refers to a manifest."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Sent:
+class Sent(Struct, frozen=True, kw_only=True):
     """What a transfer did, in bytes of blobs: sent, mounted from a neighbour, there already.
 
     ``referrers`` counts the manifests about the image that went with it.
@@ -65,8 +65,7 @@ class _Way(Enum):
     SKIPPED = "skipped"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Held:
+class _Held(Struct, frozen=True, kw_only=True):
     """A manifest or index of the origin, with its raw bytes."""
 
     descriptor: Descriptor
@@ -74,11 +73,11 @@ class _Held:
     blobs: tuple[Descriptor, ...]
 
 
-@dataclass(slots=True, kw_only=True)
-class Transfer:
+class Transfer(Struct, kw_only=True):
     """One image on its way to ``reference``.
 
     ``neighbours`` are repositories of the same registry that blobs may be mounted from.
+    ``presumed`` is what `blobs_now` said, where that was asked already.
     """
 
     origin: Origin
@@ -87,40 +86,21 @@ class Transfer:
     neighbours: Sequence[str]
     progress: Progress
     verb: str
-    _presumed: frozenset[Digest] = frozenset()
+    presumed: frozenset[Digest] | None = None
 
     def run(self, top: Descriptor) -> Sent:
         """Send an image, or an index with all its images. The name changes last."""
         manifests = tuple(_bounded(self._manifests(top)))
-        self._presumed = self._named_now()
+        if self.presumed is None:
+            self.presumed = blobs_now(self.registry, self.reference)
         try:
             return self._run(manifests)
         except RegistryError as fault:
-            if not self._presumed or fault.status not in _LACKING:
+            if not self.presumed or fault.status not in _LACKING:
                 raise
         # What the name stood for has lost a blob, or its repository has: look for each of them.
-        self._presumed = frozenset()
+        self.presumed = frozenset()
         return self._run(manifests)
-
-    def _named_now(self) -> frozenset[Digest]:
-        """Return the blobs of what the name stands for: after an edit, nearly all that is needed.
-
-        One question instead of one for each layer. A registry keeps what its manifests name
-        (distribution-spec, "Pushing Manifests"); one that does not says so when it is sent the
-        next manifest.
-        """
-        if self.reference.digest is not None:
-            return frozenset()
-        found = self.registry.find_manifest(self.reference)
-        if found is None:
-            return frozenset()
-        raw, descriptor = found
-        try:
-            document = parse(raw, descriptor.media_type, str(self.reference))
-        except HostileInput:
-            return frozenset()  # it is about to be replaced
-        blobs = document.blobs if isinstance(document, Manifest) else ()
-        return frozenset(blob.digest for blob in blobs)
 
     def _run(self, manifests: Sequence[_Held]) -> Sent:
         top = manifests[-1].descriptor
@@ -171,7 +151,9 @@ class Transfer:
         """See to it that the repository has a blob, by the cheapest way."""
         beat()
         repository = self.reference.repository
-        if blob.digest in self._presumed or self.registry.has_blob(repository, blob):
+        if (self.presumed and blob.digest in self.presumed) or self.registry.has_blob(
+            repository, blob
+        ):
             return _Way.SKIPPED
         for neighbour in self.neighbours:
             if self.registry.mount(repository, blob, origin=neighbour):
@@ -217,6 +199,27 @@ class Transfer:
         self._bring_all([_Held(descriptor=descriptor, raw=found.raw, blobs=blobs)])
         repository = self.reference.repository
         referrers.attach(self.registry, repository, found.raw, found.descriptor, subject)
+
+
+def blobs_now(registry: Registry, reference: Reference) -> frozenset[Digest]:
+    """Return the blobs of what a name stands for: after an edit, nearly all that is needed.
+
+    One question instead of one for each layer. A registry keeps what its manifests name
+    (distribution-spec, "Pushing Manifests"); one that does not says so when it is sent the
+    next manifest.
+    """
+    if reference.digest is not None:
+        return frozenset()
+    found = registry.find_manifest(reference)
+    if found is None:
+        return frozenset()
+    raw, descriptor = found
+    try:
+        document = parse(raw, descriptor.media_type, str(reference))
+    except HostileInput:
+        return frozenset()  # it is about to be replaced
+    blobs = document.blobs if isinstance(document, Manifest) else ()
+    return frozenset(blob.digest for blob in blobs)
 
 
 def _bounded(found: Iterator[_Held]) -> Iterator[_Held]:
