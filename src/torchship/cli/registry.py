@@ -113,13 +113,12 @@ class Destination:
         """Push an image there, and tell how many bytes that took."""
         from torchship.oci.push import push
 
-        neighbours = tuple(named.reference for named in store.images())
         with self._explained():
             pushed = push(
                 store,
                 image,
                 self.reference,
-                mount_from=neighbours,
+                mount_from=store.images(),
                 progress=progress,
                 registry=self.registry,
                 presumed=self.presumed,

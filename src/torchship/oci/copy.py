@@ -38,11 +38,12 @@ def copy(
     if platform is not None:
         top = read_image(reader.source(source.repository), top, platform).descriptor
     near = source.registry == target.registry and source.repository != target.repository
+    neighbours = (source.repository,) if near else ()
     return Transfer(
         origin=_Published(reader, source.repository),
         registry=registry or Registry(target.registry, access="pull,push"),
         reference=target,
-        neighbours=(source.repository,) if near else (),
+        neighbours=lambda _: neighbours,
         progress=progress,
         verb="copying",
     ).run(top)

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator, Sequence
 
 from msgspec import Struct
 
 from torchship.digest import Descriptor, Digest, chunks
+from torchship.errors import BlobMissing, HostileInput
 from torchship.oci import artifact
 from torchship.oci.complete import Elsewhere
 from torchship.oci.copy import verified
-from torchship.oci.image import manifests
+from torchship.oci.documents import MANIFEST_LIMIT
+from torchship.oci.image import held, manifests
+from torchship.oci.manifest import Index, Manifest, parse
 from torchship.oci.reference import Reference
 from torchship.oci.registry import Registry
-from torchship.oci.store import Store
+from torchship.oci.store import Named, Store
 from torchship.oci.transfer import Sent, Transfer
 from torchship.progress import Progress
 
@@ -23,7 +27,7 @@ def push(
     descriptor: Descriptor,
     reference: Reference,
     *,
-    mount_from: Sequence[Reference] = (),
+    mount_from: Sequence[Named] = (),
     progress: Progress,
     registry: Registry | None = None,
     presumed: frozenset[Digest] | None = None,
@@ -31,28 +35,68 @@ def push(
     """Send an image, or an index with all its images, and name it ``reference`` there.
 
     Blobs that the store lacks are fine where the registry has them, or one of the repositories
-    that the image's layers were taken from. ``mount_from`` are images that may share blobs:
-    those of the same registry are mounted from. What the store holds about the image goes with
-    it. The name changes last, after all it needs. The store notes that the image is there now.
-    ``presumed`` are the blobs that the name stood for when it was last asked.
+    that the image's layers were taken from. ``mount_from`` are images of the store that may
+    share blobs: what those of the same registry have there is mounted. What the store holds
+    about the image goes with it. The name changes last, after all it needs. The store notes
+    that the image is there now. ``presumed`` are the blobs of what the name stood for when that
+    was asked.
     """
     origins = known_origins(store, descriptor)
-    neighbours = dict.fromkeys(
-        other.repository
-        for other in (*origins, *mount_from)
-        if other.registry == reference.registry and other.repository != reference.repository
-    )
+    beside = [each for each in mount_from if _near(each.reference, reference)]
+    sources = tuple(each.repository for each in origins if _near(each, reference))
     sent = Transfer(
         origin=_Stored(store, Elsewhere(origins)),
         registry=registry or writable(reference),
         reference=reference,
-        neighbours=tuple(neighbours),
+        neighbours=_Neighbours(store, sources, beside),
         progress=progress,
         verb="pushing",
         presumed=presumed,
     ).run(descriptor)
     store.origins.add(descriptor.digest, [reference])
     return sent
+
+
+def _near(other: Reference, reference: Reference) -> bool:
+    """Tell whether a name is of another repository of the same registry."""
+    return other.registry == reference.registry and other.repository != reference.repository
+
+
+class _Neighbours:
+    """Where a blob may be mounted from: what every edit makes anew is in no other repository.
+
+    ``sources`` may have any blob; of the images of the store it is known which ones they have.
+    Thread-safe.
+    """
+
+    def __init__(self, store: Store, sources: Sequence[str], images: Sequence[Named]) -> None:
+        self._store = store
+        self._sources = sources
+        self._images = images
+        self._lock = threading.Lock()
+        self._holders: dict[Digest, list[str]] | None = None
+
+    def __call__(self, digest: Digest) -> Sequence[str]:
+        with self._lock:
+            if self._holders is None:
+                self._holders = self._read()
+        return tuple(dict.fromkeys((*self._sources, *self._holders.get(digest, ()))))
+
+    def _read(self) -> dict[Digest, list[str]]:
+        found: dict[Digest, list[str]] = {}
+        for image in self._images:
+            try:
+                documents = [self._document(each) for each in held(self._store, image.descriptor)]
+            except (BlobMissing, HostileInput):
+                continue  # damaged here, and no matter: its blobs are sent
+            for document in documents:
+                for blob in document.blobs if isinstance(document, Manifest) else ():
+                    found.setdefault(blob.digest, []).append(image.reference.repository)
+        return found
+
+    def _document(self, descriptor: Descriptor) -> Manifest | Index:
+        raw = self._store.read(descriptor, MANIFEST_LIMIT)
+        return parse(raw, descriptor.media_type, str(descriptor.digest))
 
 
 def writable(reference: Reference) -> Registry:

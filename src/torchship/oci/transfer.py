@@ -76,14 +76,14 @@ class _Held(Struct, frozen=True, kw_only=True):
 class Transfer(Struct, kw_only=True):
     """One image on its way to ``reference``.
 
-    ``neighbours`` are repositories of the same registry that blobs may be mounted from.
+    ``neighbours`` gives the repositories of the same registry that a blob may be mounted from.
     ``presumed`` is what `blobs_now` said, where that was asked already.
     """
 
     origin: Origin
     registry: Registry
     reference: Reference
-    neighbours: Sequence[str]
+    neighbours: Callable[[Digest], Sequence[str]]
     progress: Progress
     verb: str
     presumed: frozenset[Digest] | None = None
@@ -155,7 +155,7 @@ class Transfer(Struct, kw_only=True):
             repository, blob
         ):
             return _Way.SKIPPED
-        for neighbour in self.neighbours:
+        for neighbour in self.neighbours(blob.digest):
             if self.registry.mount(repository, blob, origin=neighbour):
                 return _Way.MOUNTED
         task = self.progress.task(f"{self.verb} {label(blob)}", blob.size)
