@@ -128,7 +128,7 @@ def test_processes_are_started_only_by_resolvers_helpers_and_engines():
     # layers are made by workers, which run this very program
     assert homes("multiprocessing", "concurrent.futures.process") <= {"derive"}
     forks = {path for path in MODULES if attributes(path) & {"fork", "execve", "posix_spawn"}}
-    assert {name(path) for path in forks} <= {"engines/sandbox", "engines/program", "cli/beside"}
+    assert {name(path) for path in forks} <= {"engines/sandbox", "engines/program"}
 
 
 def test_values_are_structs():

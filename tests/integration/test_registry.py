@@ -29,7 +29,7 @@ from torchship.oci.push import push
 from torchship.oci.reference import Reference
 from torchship.oci.referrers import attach, referrers
 from torchship.oci.registry import Registry
-from torchship.oci.store import Named, Store
+from torchship.oci.store import Store
 from torchship.oci.token import Credentials
 from torchship.platform import Platform
 from torchship.progress import SILENT
@@ -217,7 +217,7 @@ def test_a_push_next_door_mounts(store, name, pusher, proxy):
     send(store, made, name, pusher)
     other = Reference.parse(f"{name.registry}/test/next-door:v1")
     proxy.seen.clear()
-    result = send(store, made, other, pusher, mount_from=[Named(reference=name, descriptor=made)])
+    result = send(store, made, other, pusher)
     assert (result.sent, result.skipped) == (0, 0)
     assert result.mounted > BIG
     assert proxy.count("PUT|PATCH", "/blobs/") == 0
@@ -226,11 +226,11 @@ def test_a_push_next_door_mounts(store, name, pusher, proxy):
 def test_what_is_in_no_other_repository_is_not_looked_for_there(store, name, pusher, proxy):
     """After an edit, only what is old is mounted: the new layer is sent at once."""
     old = images.image(store, [("a", BIG)])
+    store.tag(_other(name), old)
     send(store, old, _other(name), pusher)
     made = images.image(store, [("a", BIG), ("b", 5000)])
     proxy.seen.clear()
-    near = Named(reference=_other(name), descriptor=old)
-    result = send(store, made, name, pusher, mount_from=[near])
+    result = send(store, made, name, pusher)
     assert result.mounted > BIG
     assert 5000 < result.sent < BIG
     assert proxy.count("POST", "mount=") == 1
@@ -242,10 +242,8 @@ def test_a_refused_mount_becomes_an_upload(store, empty, name, pusher, proxy, st
     made = images.image(store, [("a", 5000)])
     upload = {"Location": f"/v2/{name.repository}/blobs/uploads/nowhere"} if status == 202 else {}
     proxy.on("POST", r"mount=", faults.answered(status, upload), times=-1)
-    here, there = (
-        Named(reference=each, descriptor=made) for each in (name.with_tag("x"), _other(name))
-    )
-    result = send(store, made, name, pusher, mount_from=[here, there])
+    store.origins.add(made.digest, [name.with_tag("x"), _other(name)])
+    result = send(store, made, name, pusher)
     assert result.mounted == 0
     assert fetch(name, empty).received == result.sent
 
@@ -257,8 +255,7 @@ def test_a_mount_without_from_is_tried_after_a_refusal(store, name, pusher, prox
     proxy.on("POST", r"from=", faults.answered(401), times=-1)
     proxy.on("POST", r"mount=[^&]*$", faults.answered(201), times=-1)
     proxy.on("PUT", "/manifests/", faults.answered(201))
-    other = Named(reference=_other(name), descriptor=made)
-    assert send(store, made, name, pusher, mount_from=[other]).mounted > 5000
+    assert send(store, made, name, pusher).mounted > 5000
 
 
 def _other(name):
@@ -609,8 +606,7 @@ def test_mounting_asks_for_the_right_to_read_the_origin(store, guarded, patience
     client = client_of(front, patience)
     send(store, made, origin, client)
     copy = Reference.parse(f"{front.host}/me/copy:v1")
-    near = Named(reference=origin, descriptor=made)
-    result = send(store, made, copy, client, mount_from=[near])
+    result = send(store, made, copy, client)
     assert result.mounted > 5000
     assert ["repository:me/copy:pull,push", "repository:me/origin:pull"] in [
         asked["scope"] for asked in service.asked
@@ -618,8 +614,8 @@ def test_mounting_asks_for_the_right_to_read_the_origin(store, guarded, patience
     secret = Reference.parse(f"{front.host}/secret/origin:v1")
     again = Reference.parse(f"{front.host}/me/third:v1")
     fresh = images.image(store, [("b", 5000)])
-    near = Named(reference=secret, descriptor=fresh)
-    assert send(store, fresh, again, client, mount_from=[near]).sent > 5000
+    store.origins.add(fresh.digest, [secret])
+    assert send(store, fresh, again, client).sent > 5000
 
 
 # -- referrers

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from torchship.cli import destination
 from torchship.cli.common import example, open_store
 from torchship.errors import UsageError
 
@@ -67,9 +68,7 @@ def sbom(
                 content = artifact.Content(document, MEDIA_TYPE, "sbom.cdx.json")
                 attached.append(artifact.attach(store, image.descriptor, MEDIA_TYPE, [content]))
         if push:
-            from torchship.cli.registry import Destination
-
-            Destination(reference).send(store, top, progress)
+            destination.send(store, top, reference, progress)
     if attaches:
         for descriptor in attached:
             click.echo(descriptor.digest)

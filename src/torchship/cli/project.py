@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from torchship.amounts import counted
-from torchship.cli.beside import beside
+from torchship.cli import destination
 from torchship.cli.common import (
     directory,
     example,
@@ -20,7 +20,6 @@ from torchship.cli.common import (
     parse_platforms,
     platforms,
 )
-from torchship.cli.registry import Destination
 from torchship.errors import UsageError
 
 if TYPE_CHECKING:
@@ -186,19 +185,11 @@ def build(
                 store.tag(reference, top)
         return top
 
-    def told() -> str:
-        with display() as progress:
-            return str(make(progress).digest)
-
-    if push:
-        digest, places = beside(told, lambda: [Destination(name).ask() for name in names])
-        top = store.find(digest)
-        with display() as progress:
-            for place in places:
-                place.send(store, top, progress)
-    else:
-        digest = told()
-    click.echo(digest)
+    with display() as progress:
+        top = make(progress)
+        for name in names if push else ():
+            destination.send(store, top, name, progress)
+    click.echo(top.digest)
 
 
 def built(

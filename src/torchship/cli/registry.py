@@ -3,23 +3,12 @@
 from __future__ import annotations
 
 import sys
-from contextlib import contextmanager
-from typing import TYPE_CHECKING
 
 import click
 
+from torchship.cli import destination
 from torchship.cli.common import choice, example, open_store, variant
-from torchship.errors import InvalidReference, RegistryError, UsageError
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from torchship.digest import Descriptor, Digest
-    from torchship.oci.reference import Reference
-    from torchship.oci.registry import Registry
-    from torchship.oci.store import Store
-    from torchship.oci.transfer import Sent
-    from torchship.progress import Progress
+from torchship.errors import InvalidReference, UsageError
 
 
 @click.command(
@@ -84,72 +73,8 @@ def push(reference: str) -> None:
     store = open_store()
     found = store.find(reference)
     with display() as progress:
-        Destination(reference).send(store, found, progress)
+        destination.send(store, found, reference, progress)
     click.echo(found.digest)
-
-
-class Destination:
-    """A name in a registry that is about to be pushed to, and what it stands for until then."""
-
-    def __init__(self, name: str) -> None:
-        from torchship.oci.reference import Reference
-
-        self.name = name
-        self.reference = Reference.parse(name)
-        self.registry: Registry | None = None
-        self.presumed: frozenset[Digest] | None = None
-
-    def ask(self) -> Destination:
-        """Connect, log in, and ask what the name stands for; raise `RegistryError`."""
-        from torchship.oci.push import writable
-        from torchship.oci.transfer import blobs_now
-
-        with self._explained():
-            self.registry = writable(self.reference)
-            self.presumed = blobs_now(self.registry, self.reference)
-        return self
-
-    def send(self, store: Store, image: Descriptor, progress: Progress) -> None:
-        """Push an image there, and tell how many bytes that took."""
-        from torchship.oci.push import push
-
-        with self._explained():
-            pushed = push(
-                store,
-                image,
-                self.reference,
-                mount_from=store.images(),
-                progress=progress,
-                registry=self.registry,
-                presumed=self.presumed,
-            )
-        progress.say(_told(self.reference, pushed))
-
-    @contextmanager
-    def _explained(self) -> Iterator[None]:
-        """Say where a name without a registry went, if that was not meant."""
-        from torchship.oci.reference import HUB
-
-        try:
-            yield
-        except RegistryError as error:
-            if self.reference.registry == HUB and not self.name.startswith((HUB, f"index.{HUB}")):
-                error.hint = (
-                    f"{self.name} names no registry, so it went to {HUB}: for another, build it "
-                    f"with -t HOST/{self.name}; for {HUB}, log in: torchship login"
-                )
-            raise
-
-
-def _told(reference: Reference, sent: Sent) -> str:
-    """Say what a transfer did, in one line."""
-    from torchship.amounts import size
-
-    about = f", and {sent.referrers} that refer to it" if sent.referrers else ""
-    return (
-        f"{reference.familiar}: sent {size(sent.sent)}, mounted {size(sent.mounted)}, "
-        f"already there {size(sent.skipped)}{about}"
-    )
 
 
 @click.command(epilog=example("torchship pull registry.example:5000/me/mnist:v0.1"))
@@ -219,7 +144,7 @@ def copy(source: str, target: str, platform: str | None) -> None:
             platform=Platform.parse(platform) if platform else None,
             progress=progress,
         )
-        progress.say(_told(named, sent))
+        progress.say(destination.told(named, sent))
     click.echo(sent.descriptor.digest)
 
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import click
 from msgspec.structs import replace
 
+from torchship.cli import destination
 from torchship.cli.common import (
     choice,
     complain,
@@ -105,7 +106,6 @@ def publish(
     record is about, whatever its name was. A directory that `reproduce` wrote is published as a
     verdict that cites the author's record.
     """
-    from torchship.cli.registry import Destination
     from torchship.display import display
     from torchship.oci.reference import Reference
     from torchship.runs import publishing, reproduction
@@ -155,7 +155,7 @@ def publish(
             "what becomes public with the record: its metrics and parameters, the processor, "
             "GPU, kernel and packages that it ran on, and the commit of its source"
         )
-        Destination(reference).send(store, image, progress)
+        destination.send(store, image, reference, progress)
     click.echo(attached.digest)
 
 

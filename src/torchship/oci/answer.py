@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from typing import TypeVar
 
 import msgspec
 from msgspec import Struct
@@ -10,6 +11,8 @@ from msgspec import Struct
 from torchship.errors import RegistryError
 from torchship.oci.patience import PASSING, Interrupted, retry_after
 from torchship.oci.transport import Headers, Response, request, stream
+
+_Shape = TypeVar("_Shape")
 
 LIMIT = 4 << 20
 """Bytes of an answer: what the distribution spec makes registries accept for a manifest."""
@@ -86,12 +89,18 @@ def failure(answer: Answer, registry: str) -> RegistryError:
     return fault
 
 
+def decoded(body: bytes, shape: type[_Shape]) -> _Shape | None:
+    """Read a registry's JSON, whatever it sent; None where it is not of that shape."""
+    try:
+        return msgspec.json.decode(body, type=shape)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return None
+
+
 def _own_words(body: bytes) -> tuple[str | None, str]:
     """Read distribution-spec's "Error Codes" document; its text is a stranger's."""
-    try:
-        errors = msgspec.json.decode(body, type=_Errors).errors
-    except (msgspec.DecodeError, UnicodeDecodeError):
-        return None, ""
+    document = decoded(body, _Errors)
+    errors = document.errors if document else []
     if not errors:
         return None, ""
     words = ": ".join(part for part in (errors[0].code, errors[0].message) if part)

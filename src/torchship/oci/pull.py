@@ -7,7 +7,7 @@ from functools import partial
 
 from msgspec import Struct
 
-from torchship.digest import Descriptor
+from torchship.digest import Descriptor, Digest
 from torchship.errors import ManifestError
 from torchship.layers.layer import TITLE
 from torchship.oci.image import Image, read_one
@@ -21,6 +21,7 @@ from torchship.platform import Platform
 from torchship.progress import Progress
 
 _DEPTH = 3
+_MOST = 1000  # manifests of one image
 """Indexes within indexes: what tools make is one level, what attackers make is endless."""
 
 
@@ -53,7 +54,7 @@ def pull(
     """
     source = registry or Registry(reference.registry)
     raw, top = source.manifest(reference)
-    found = tuple(_images(reference, raw, top, store, source, platform, choice))
+    found = tuple(_images(reference, raw, top, store, source, platform, choice, set()))
     store.put(raw, top.media_type)
     fetch = partial(fetch_blobs, store=store, registry=source, progress=progress)
     received = 0
@@ -96,9 +97,16 @@ def _images(
     registry: Registry,
     platform: Platform | None,
     choice: Choice | None,
+    seen: set[Digest],
     depth: int = 0,
 ) -> Iterator[tuple[Descriptor, Manifest]]:
-    """Yield the manifests of images below a descriptor, and put those of an index away."""
+    """Yield the manifests of images below a descriptor, each once, and put those of an index away.
+
+    ``seen`` takes their digests: a stranger's index may name one a million times.
+    """
+    seen.add(descriptor.digest)
+    if len(seen) > _MOST:
+        raise ManifestError(f"{reference} holds more than {_MOST} manifests")
     document = parse(raw, descriptor.media_type, str(reference))
     if isinstance(document, Manifest):
         yield descriptor, document
@@ -106,8 +114,12 @@ def _images(
     if depth == _DEPTH:
         raise ManifestError(f"{reference} is an index of indexes, {depth} deep")
     for child in _wanted(document, platform, choice, reference):
+        if child.digest in seen:
+            continue
         below = _child(reference.with_digest(child.digest), child, store, registry)
-        yield from _images(reference, below, child, store, registry, platform, choice, depth + 1)
+        yield from _images(
+            reference, below, child, store, registry, platform, choice, seen, depth + 1
+        )
 
 
 def _wanted(

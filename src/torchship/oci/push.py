@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from msgspec import Struct
 
 from torchship.digest import Descriptor, Digest, chunks
-from torchship.errors import BlobMissing, HostileInput
+from torchship.errors import HostileInput, StoreError
 from torchship.oci import artifact
 from torchship.oci.complete import Elsewhere
 from torchship.oci.copy import verified
@@ -17,7 +17,7 @@ from torchship.oci.image import held, manifests
 from torchship.oci.manifest import Index, Manifest, parse
 from torchship.oci.reference import Reference
 from torchship.oci.registry import Registry
-from torchship.oci.store import Named, Store
+from torchship.oci.store import Store
 from torchship.oci.transfer import Sent, Transfer
 from torchship.progress import Progress
 
@@ -27,52 +27,40 @@ def push(
     descriptor: Descriptor,
     reference: Reference,
     *,
-    mount_from: Sequence[Named] = (),
     progress: Progress,
     registry: Registry | None = None,
-    presumed: frozenset[Digest] | None = None,
 ) -> Sent:
     """Send an image, or an index with all its images, and name it ``reference`` there.
 
     Blobs that the store lacks are fine where the registry has them, or one of the repositories
-    that the image's layers were taken from. ``mount_from`` are images of the store that may
-    share blobs: what those of the same registry have there is mounted. What the store holds
-    about the image goes with it. The name changes last, after all it needs. The store notes
-    that the image is there now. ``presumed`` are the blobs of what the name stood for when that
-    was asked.
+    that the image's layers were taken from. What the store knows to be in another repository of
+    the registry is mounted. What the store holds about the image goes with it. The name changes
+    last, after all it needs. The store notes that the image is there now.
     """
-    origins = known_origins(store, descriptor)
-    beside = [each for each in mount_from if _near(each.reference, reference)]
-    sources = tuple(each.repository for each in origins if _near(each, reference))
     sent = Transfer(
-        origin=_Stored(store, Elsewhere(origins)),
-        registry=registry or writable(reference),
+        origin=_Stored(store, Elsewhere(known_origins(store, descriptor))),
+        registry=registry or Registry(reference.registry, access="pull,push"),
         reference=reference,
-        neighbours=_Neighbours(store, sources, beside),
+        neighbours=_Neighbours(store, descriptor, reference),
         progress=progress,
         verb="pushing",
-        presumed=presumed,
     ).run(descriptor)
     store.origins.add(descriptor.digest, [reference])
     return sent
 
 
-def _near(other: Reference, reference: Reference) -> bool:
-    """Tell whether a name is of another repository of the same registry."""
-    return other.registry == reference.registry and other.repository != reference.repository
-
-
 class _Neighbours:
     """Where a blob may be mounted from: what every edit makes anew is in no other repository.
 
-    ``sources`` may have any blob; of the images of the store it is known which ones they have.
+    The repositories that the image's layers were taken from may have any blob; of those that
+    another image of the store was pushed to or pulled from it is known what they have.
     Thread-safe.
     """
 
-    def __init__(self, store: Store, sources: Sequence[str], images: Sequence[Named]) -> None:
+    def __init__(self, store: Store, image: Descriptor, reference: Reference) -> None:
         self._store = store
-        self._sources = sources
-        self._images = images
+        self._reference = reference
+        self._sources = self._near(known_origins(store, image))
         self._lock = threading.Lock()
         self._holders: dict[Digest, list[str]] | None = None
 
@@ -82,26 +70,33 @@ class _Neighbours:
                 self._holders = self._read()
         return tuple(dict.fromkeys((*self._sources, *self._holders.get(digest, ()))))
 
+    def _near(self, origins: Sequence[Reference]) -> tuple[str, ...]:
+        """Return the other repositories of the same registry."""
+        here = self._reference
+        return tuple(
+            each.repository
+            for each in origins
+            if each.registry == here.registry and each.repository != here.repository
+        )
+
     def _read(self) -> dict[Digest, list[str]]:
         found: dict[Digest, list[str]] = {}
-        for image in self._images:
+        for image in {each.descriptor.digest: each for each in self._store.images()}.values():
             try:
+                repositories = self._near(known_origins(self._store, image.descriptor))
+                if not repositories:
+                    continue
                 documents = [self._document(each) for each in held(self._store, image.descriptor)]
-            except (BlobMissing, HostileInput):
+            except (StoreError, HostileInput):
                 continue  # damaged here, and no matter: its blobs are sent
             for document in documents:
                 for blob in document.blobs if isinstance(document, Manifest) else ():
-                    found.setdefault(blob.digest, []).append(image.reference.repository)
+                    found.setdefault(blob.digest, []).extend(repositories)
         return found
 
     def _document(self, descriptor: Descriptor) -> Manifest | Index:
         raw = self._store.read(descriptor, MANIFEST_LIMIT)
         return parse(raw, descriptor.media_type, str(descriptor.digest))
-
-
-def writable(reference: Reference) -> Registry:
-    """Return the registry of a name, as one who may push to it."""
-    return Registry(reference.registry, access="pull,push")
 
 
 def known_origins(store: Store, descriptor: Descriptor) -> tuple[Reference, ...]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Literal
 
@@ -17,7 +17,7 @@ from msgspec import Struct
 from torchship.digest import Descriptor, Digest
 from torchship.errors import InvalidDigest, ManifestError, RegistryError
 from torchship.oci import auth
-from torchship.oci.answer import LIMIT, Answer, failure, read
+from torchship.oci.answer import LIMIT, Answer, decoded, failure, read
 from torchship.oci.manifest import ACCEPTED, parse, stated
 from torchship.oci.mediatypes import INDEXES, MANIFESTS
 from torchship.oci.patience import Interrupted, Patience
@@ -138,14 +138,14 @@ class Registry:
         answer = self.session.ask("HEAD", path, scopes, expect={200, 404}, headers=accept)
         return answer.status == 200
 
-    def mount(self, repository: str, descriptor: Descriptor, *, origin: str) -> bool:
-        """Take a blob over from another repository here; False where that is refused."""
+    def mount(self, repository: str, descriptor: Descriptor, *, origins: Sequence[str]) -> bool:
+        """Take a blob over from one of other repositories here; False where that is refused."""
         return mount(
             self.session,
             repository,
             descriptor,
             self.scopes(repository),
-            origin=origin,
+            origins=origins,
         )
 
     def upload(
@@ -201,10 +201,10 @@ class Registry:
         path = f"/v2/{repository}/tags/list?n={_PAGE}"
         found: set[str] = set()
         for answer in self.pages(path, self.scopes(repository), expect={200}):
-            try:
-                tags = msgspec.json.decode(answer.body, type=_Tags).tags or []
-            except (msgspec.DecodeError, UnicodeDecodeError) as fault:
-                raise self._nonsense(answer, f"no list of tags: {fault}") from None
+            listed = decoded(answer.body, _Tags)
+            if listed is None:
+                raise self._nonsense(answer, "no list of tags")
+            tags = listed.tags or []
             for tag in tags:
                 if not _TAG.fullmatch(tag):
                     raise self._nonsense(answer, f"{tag[:200]!r}, which is no tag")

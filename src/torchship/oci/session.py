@@ -53,9 +53,13 @@ class Session:
         if response.status != 401 or not ours:
             return response
         challenge = response.headers.get("WWW-Authenticate")
-        response.close()
+        streamed = body is not None and not isinstance(body, bytes)
+        if streamed:
+            response.close()  # perhaps in the middle of the body
+        else:
+            read(response, method, url)  # an unread answer would take its connection with it
         self._authorizer.renew(scopes, used, challenge)
-        if body is not None and not isinstance(body, bytes):
+        if streamed:
             name = request(method, url)
             fault = Interrupted(f"{name} needs a new token", request=name, status=401)
             fault.after = 0.0

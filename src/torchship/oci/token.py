@@ -18,9 +18,9 @@ from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 import msgspec
 
 from torchship.errors import RegistryError
-from torchship.oci.answer import Answer, failure, read
+from torchship.oci.answer import Answer, decoded, failure, read
 from torchship.oci.patience import Interrupted, Tries
-from torchship.oci.transport import Transport, request
+from torchship.oci.transport import Origin, Transport, request
 
 CLIENT_ID = "torchship"
 _EXPIRES_IN = 60
@@ -125,10 +125,9 @@ class Authorizer:
                 break
             except Interrupted as fault:
                 tries.failed(fault)
-        try:
-            received = msgspec.json.decode(answer.body, type=_TokenAnswer)
-        except msgspec.DecodeError as fault:
-            raise self._denied("has a token service that gives no token") from fault
+        received = decoded(answer.body, _TokenAnswer)
+        if received is None:
+            raise self._denied("has a token service that gives no token")
         value = received.token or received.access_token
         # A token goes into a header line: it must not be able to end that line.
         if not value or not value.isascii() or not value.isprintable() or " " in value:
@@ -138,6 +137,7 @@ class Authorizer:
 
     def _ask(self, parameters: dict[str, str], scopes: Scopes) -> Answer:
         realm = parameters.get("realm", "")
+        Origin.of(realm)  # raises where it is no address at all
         service = parameters.get("service", "")
         account = self._credentials
         headers = {"Accept": "application/json"}

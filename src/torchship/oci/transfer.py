@@ -6,7 +6,7 @@ the image (records, signatures) goes with it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence, Set
 from enum import Enum
 from functools import partial
 from typing import Protocol
@@ -26,6 +26,8 @@ from torchship.progress import Progress
 
 _DEPTH = 3
 _LACKING = frozenset({400, 404})  # MANIFEST_BLOB_UNKNOWN, by registry
+_ABSENT = frozenset({401, 403, 404})  # some registries do not tell it from another's
+_PLATFORMS = 16  # of an index, that are looked at for what they have
 _MOST = 1000  # manifests of one image, and referrers of it
 _LARGEST = 64 << 20  # bytes of all of them together
 
@@ -77,7 +79,6 @@ class Transfer(Struct, kw_only=True):
     """One image on its way to ``reference``.
 
     ``neighbours`` gives the repositories of the same registry that a blob may be mounted from.
-    ``presumed`` is what `blobs_now` said, where that was asked already.
     """
 
     origin: Origin
@@ -86,25 +87,22 @@ class Transfer(Struct, kw_only=True):
     neighbours: Callable[[Digest], Sequence[str]]
     progress: Progress
     verb: str
-    presumed: frozenset[Digest] | None = None
 
     def run(self, top: Descriptor) -> Sent:
         """Send an image, or an index with all its images. The name changes last."""
         manifests = tuple(_bounded(self._manifests(top)))
-        if self.presumed is None:
-            self.presumed = blobs_now(self.registry, self.reference)
+        presumed = _blobs_now(self.registry, self.reference)
         try:
-            return self._run(manifests)
+            return self._run(manifests, presumed)
         except RegistryError as fault:
-            if not self.presumed or fault.status not in _LACKING:
+            if not presumed or fault.status not in _LACKING:
                 raise
         # What the name stood for has lost a blob, or its repository has: look for each of them.
-        self.presumed = frozenset()
-        return self._run(manifests)
+        return self._run(manifests, frozenset())
 
-    def _run(self, manifests: Sequence[_Held]) -> Sent:
+    def _run(self, manifests: Sequence[_Held], presumed: Set[Digest]) -> Sent:
         top = manifests[-1].descriptor
-        ways = self._bring_all(manifests)
+        ways = self._bring_all(manifests, presumed)
         for manifest in manifests[:-1]:
             self._put(manifest)
         attached = self._referrers([manifest.descriptor.digest for manifest in manifests])
@@ -138,26 +136,24 @@ class Transfer(Struct, kw_only=True):
                 )
         yield _Held(descriptor=descriptor, raw=raw, blobs=())
 
-    def _bring_all(self, manifests: Sequence[_Held]) -> dict[_Way, int]:
+    def _bring_all(self, manifests: Sequence[_Held], presumed: Set[Digest]) -> dict[_Way, int]:
         """See to it that the repository has all blobs; return the bytes of each way."""
+        bring = partial(self._bring, presumed)
         blobs = {blob.digest: blob for manifest in manifests for blob in manifest.blobs}
         ordered = sorted(blobs.values(), key=lambda blob: -blob.size)
         sizes = dict.fromkeys(_Way, 0)
-        for blob, way in zip(ordered, each(ordered, self._bring), strict=True):
+        for blob, way in zip(ordered, each(ordered, bring), strict=True):
             sizes[way] += blob.size
         return sizes
 
-    def _bring(self, blob: Descriptor, beat: Callable[[], None]) -> _Way:
+    def _bring(self, presumed: Set[Digest], blob: Descriptor, beat: Callable[[], None]) -> _Way:
         """See to it that the repository has a blob, by the cheapest way."""
         beat()
         repository = self.reference.repository
-        if (self.presumed and blob.digest in self.presumed) or self.registry.has_blob(
-            repository, blob
-        ):
+        if blob.digest in presumed or self.registry.has_blob(repository, blob):
             return _Way.SKIPPED
-        for neighbour in self.neighbours(blob.digest):
-            if self.registry.mount(repository, blob, origin=neighbour):
-                return _Way.MOUNTED
+        if self.registry.mount(repository, blob, origins=self.neighbours(blob.digest)):
+            return _Way.MOUNTED
         task = self.progress.task(f"{self.verb} {label(blob)}", blob.size)
         source = partial(_watched, self.origin, blob, beat)
         self.registry.upload(repository, blob, source, task.advance)
@@ -196,12 +192,12 @@ class Transfer(Struct, kw_only=True):
     def _attach(self, descriptor: Descriptor, subject: Digest) -> None:
         found = artifact.read(self.origin, descriptor)
         blobs = tuple({each.digest: each for each in (found.config, *found.layers)}.values())
-        self._bring_all([_Held(descriptor=descriptor, raw=found.raw, blobs=blobs)])
+        self._bring_all([_Held(descriptor=descriptor, raw=found.raw, blobs=blobs)], frozenset())
         repository = self.reference.repository
         referrers.attach(self.registry, repository, found.raw, found.descriptor, subject)
 
 
-def blobs_now(registry: Registry, reference: Reference) -> frozenset[Digest]:
+def _blobs_now(registry: Registry, reference: Reference) -> frozenset[Digest]:
     """Return the blobs of what a name stands for: after an edit, nearly all that is needed.
 
     One question instead of one for each layer. A registry keeps what its manifests name
@@ -210,16 +206,31 @@ def blobs_now(registry: Registry, reference: Reference) -> frozenset[Digest]:
     """
     if reference.digest is not None:
         return frozenset()
-    found = registry.find_manifest(reference)
-    if found is None:
-        return frozenset()
-    raw, descriptor = found
     try:
-        document = parse(raw, descriptor.media_type, str(reference))
+        return frozenset(_named_now(registry, reference))
     except HostileInput:
         return frozenset()  # it is about to be replaced
-    blobs = document.blobs if isinstance(document, Manifest) else ()
-    return frozenset(blob.digest for blob in blobs)
+    except RegistryError as fault:
+        if fault.status not in _ABSENT:
+            raise
+        return frozenset()  # who may not read may yet write
+
+
+def _named_now(registry: Registry, reference: Reference) -> Iterator[Digest]:
+    found = registry.find_manifest(reference)
+    if found is None:
+        return
+    raw, descriptor = found
+    document = parse(raw, descriptor.media_type, str(reference))
+    if isinstance(document, Manifest):
+        yield from (blob.digest for blob in document.blobs)
+        return
+    source = registry.source(reference.repository)
+    for child in document.manifests[:_PLATFORMS]:
+        raw = source.read(child, MANIFEST_LIMIT)
+        image = parse(raw, child.media_type, str(child.digest))
+        if isinstance(image, Manifest):
+            yield from (blob.digest for blob in image.blobs)
 
 
 def _bounded(found: Iterator[_Held]) -> Iterator[_Held]:

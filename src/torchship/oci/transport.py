@@ -29,6 +29,7 @@ _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _REDIRECTS_FOLLOWED = 5
 _CONNECTIONS = 16
 _PROBE_SECONDS = 3.0
+_SHORT = 64 << 10  # bytes of a body
 _AGENT = "torchship"
 _ALLOWED = ":/?&=%@+,;~!$'()*#[]"  # RFC 3986, section 2.2, and what is quoted already
 # The registry at docker.io answers under another name than its images have.
@@ -114,7 +115,7 @@ class Transport:
             location = response.headers.get("Location")
             if response.status not in _REDIRECTS or method not in {"GET", "HEAD"} or not location:
                 return response
-            response.close()
+            _finish(response)
             url = join(url, location)
         raise RegistryError(
             f"{self.host} redirects {method} {public(url)} in a circle",
@@ -211,6 +212,15 @@ class Transport:
                 )
             )
         return self._pools[kind]
+
+
+def _finish(response: Response) -> None:
+    """Be done with an answer whose body nobody needs; a short one is read: the connection stays."""
+    length = response.headers.get("Content-Length", "")
+    if length.isdecimal() and int(length) <= _SHORT:
+        response.drain_conn()
+    else:
+        response.close()
 
 
 def stream(response: Response, name: str) -> Iterator[bytes]:

@@ -7,7 +7,8 @@ repository".
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from urllib.parse import urlencode
 
 from msgspec import Struct
@@ -26,22 +27,31 @@ Source = Callable[[int], Iterator[bytes]]
 _CHUNK = 32 << 20
 """Bytes a request where the registry, or a proxy before it, limits the size of requests."""
 
+_ORIGINS = 3  # repositories that a mount is tried from: the likeliest come first
+
 _REFUSALS = frozenset({400, 401, 403, 404, 405})
 _RANGE = re.compile(r"(?:bytes=)?0-(\d{1,19})")
 
 
 def mount(
-    session: Session, repository: str, descriptor: Descriptor, scopes: Scopes, *, origin: str
+    session: Session,
+    repository: str,
+    descriptor: Descriptor,
+    scopes: Scopes,
+    *,
+    origins: Sequence[str],
 ) -> bool:
-    """Take a blob over from the repository ``origin``; return whether the registry did so.
+    """Take a blob over from one of the repositories ``origins``; return whether that was done.
 
-    "The registry MAY treat the from parameter as optional": where it refuses that origin (no
-    right to read it, no such blob there), it may still know the blob from elsewhere.
+    "The registry MAY treat the from parameter as optional": where it refuses those origins (no
+    right to read them, no such blob there), it may still know the blob from elsewhere.
     """
-    reading = (*scopes, f"repository:{origin}:pull")
-    return _mounted(session, repository, descriptor, reading, origin) or _mounted(
-        session, repository, descriptor, scopes, None
-    )
+    tried = origins[:_ORIGINS]
+    for origin in tried:
+        reading = (*scopes, f"repository:{origin}:pull")
+        if _mounted(session, repository, descriptor, reading, origin):
+            return True
+    return bool(tried) and _mounted(session, repository, descriptor, scopes, None)
 
 
 def _mounted(
@@ -57,9 +67,10 @@ def _mounted(
         raise
     if answer.status == 201:
         return True
-    # The registry began an upload instead. Nobody will use it: the mount without ``from``
-    # comes next, and what an upload needs is begun where the upload is.
-    session.ask("DELETE", _location(session, answer), scopes, expect={200, 202, 204, *_REFUSALS})
+    # The registry began an upload instead. Nobody will use it: the next attempt to mount comes
+    # first, and what an upload needs is begun where the upload is.
+    with suppress(RegistryError):  # one that stays is for the registry to clean up
+        session.once("DELETE", _location(session, answer), scopes, expect={200, 202, 204})
     return False
 
 
