@@ -803,7 +803,7 @@ def test_a_killed_pull_is_gone_on_with(store, empty, name, pusher, proxy):
     """The next one asks for the rest of the blob, and verifies all of it."""
     made = images.image(store, [("a", 5 * BIG)])
     send(store, made, name, pusher)
-    proxy.on("GET", "/blobs/", stalled(4 * BIG))
+    proxy.on("GET", f"/blobs/{read_image(store, made, AMD64).layers[0].digest}", stalled(4 * BIG))
     process = subprocess.Popen(
         [sys.executable, "-c", _TRANSFER, "pull", str(name), str(empty.home)],
         stdout=subprocess.DEVNULL,
@@ -828,7 +828,7 @@ def test_a_terminal_shows_what_comes_and_how_fast(store, name, pusher, proxy, tm
     document["layers"][0]["annotations"] = {TITLE: "torch 9.9"}
     made = store.put(canonical.encode(document), made.media_type)
     send(store, made, name, pusher)
-    proxy.on("GET", "/blobs/", stalled(4 * BIG))
+    proxy.on("GET", f"/blobs/{read_image(store, made, AMD64).layers[0].digest}", stalled(4 * BIG))
     ours, theirs = pty.openpty()
     process = subprocess.Popen(
         [sys.executable, "-m", "torchship", "pull", "--platform=linux/amd64", str(name)],
@@ -877,7 +877,7 @@ def test_a_pull_that_waits_takes_over_from_one_that_is_killed(store, empty, name
     """What the first brought is not lost, and nobody waits for the dead."""
     made = images.image(store, [("a", 5 * BIG)])
     send(store, made, name, pusher)
-    proxy.on("GET", "/blobs/", stalled(4 * BIG))
+    proxy.on("GET", f"/blobs/{read_image(store, made, AMD64).layers[0].digest}", stalled(4 * BIG))
     command = [sys.executable, "-c", _TRANSFER, "pull", str(name), str(empty.home)]
     first = subprocess.Popen(command, stdout=subprocess.DEVNULL)
     _until(lambda: sum(path.stat().st_size for path in empty.partial.glob("*")) > 3 * BIG)
