@@ -17,6 +17,9 @@ import pytest
 from tests.examples import programs
 from tests.examples.programs import FAULTS, IMAGES, LABELS, draw
 
+from torchship.project import lock
+from torchship.runs import statement
+
 MAIN = programs.EXAMPLES / "mnist" / "main.py"
 
 
@@ -211,3 +214,19 @@ def test_download_of_other_bytes(python, digits, mirror, tmp_path):
     assert f"no mirror gave {IMAGES}" in done.stderr
     assert "sha256 differs" in done.stderr
     assert list((tmp_path / "data").iterdir()) == []
+
+
+def test_the_record_of_fourteen_epochs_is_what_the_readme_says():
+    """Three runs by the defaults, on the data that the lock pins, and their accuracies."""
+    project = programs.EXAMPLES / "mnist"
+    raw = (project / "records" / "14-epochs.json").read_bytes()
+    record = statement.parse(raw, "records/14-epochs.json")
+    assert record.command == ("python", "main.py")
+    assert [run.seed for run in record.runs] == [1, 2, 3]
+    pinned = {str(pin.digest) for pin in lock.load(project / "torchship.lock").data}
+    assert {str(used.digest) for used in record.data} == pinned
+    reached = [run.metrics["test_accuracy"] for run in record.runs]
+    assert sum(reached) / 3 >= 0.99
+    assert [run.metrics["epochs"] for run in record.runs] == [14, 14, 14]
+    told = ", ".join(f"{accuracy:.2%}" for accuracy in reached)
+    assert f"| 14 | {told} (seeds 1 to 3) |" in (project / "README.md").read_text()
