@@ -17,12 +17,16 @@ from contextlib import ExitStack
 from functools import cached_property
 from pathlib import Path
 
+from msgspec.structs import replace
+
 from benchmarks.sides import Failed, LeftOut, output, say, seconds
 from torchship.digest import Digest
 from torchship.platform import Platform
-from torchship.project import lock as lockfile
+from torchship.project import lock as locks
+from torchship.project import lockfile, resolve
 from torchship.project.downloads import Downloads
 from torchship.project.lock import Lock, PlatformLock
+from torchship.project.project import load
 
 ROOT = Path(__file__).resolve().parents[1]
 EXAMPLE = ROOT / "examples" / "mnist"
@@ -72,7 +76,7 @@ class Workbench:
                 settings = folder / "pyproject.toml"
                 without = settings.read_text().partition("[[tool.torchship.data]]")[0]
                 settings.write_text(without)
-                (folder / lockfile.FILENAME).unlink(missing_ok=True)
+                (folder / locks.FILENAME).unlink(missing_ok=True)
                 output(build, self.environment)
                 self.note("MNIST is left out of the image: no source of it answers.")
         return folder
@@ -101,6 +105,32 @@ class Workbench:
         self.forget()
         return seconds([TORCHSHIP, "build", self.uncompiled], self.environment)
 
+    @cached_property
+    def script(self) -> Path:
+        """Return a project of one script, locked to the same base and nothing besides."""
+        folder = self.scratch / "script"
+        folder.mkdir()
+        settings = (self.project / "pyproject.toml").read_text()
+        folder.joinpath("pyproject.toml").write_text(settings.partition("[[tool.torchship.data")[0])
+        folder.joinpath("main.py").write_text("print()\n")
+        found = resolve.sources(load(folder))
+        lock = replace(
+            self.lock,
+            inputs=lockfile.inputs(found),
+            resolved_from=found,
+            platforms=tuple(replace(entry, wheels=()) for entry in self.lock.platforms),
+            data=(),
+        )
+        locks.save(lock, folder / locks.FILENAME)
+        return folder
+
+    def build_on_a_base(self) -> float:
+        """Build examples/mnist where the store has the base and nothing else of it; the seconds."""
+        self.forget()
+        output([TORCHSHIP, "build", self.script], self.environment)
+        os.sync()
+        return seconds([TORCHSHIP, "build", self.project], self.environment)
+
     def forget(self) -> None:
         """Empty the store, but for the downloads."""
         for entry in self.home.iterdir():
@@ -111,7 +141,7 @@ class Workbench:
     @cached_property
     def lock(self) -> Lock:
         """The project's lock."""
-        return lockfile.load(self.project / lockfile.FILENAME)
+        return locks.load(self.project / locks.FILENAME)
 
     @property
     def pins(self) -> PlatformLock:

@@ -138,6 +138,18 @@ def test_values_are_structs():
     assert [name(path) for path in others if "repr=False" not in path.read_text()] == []
 
 
+def test_what_copies_dataclasses_is_given_dataclasses():
+    """``replace`` and ``asdict`` of dataclasses take a struct until they are called."""
+    others = {"cli/launch", "project/fetch", "runs/recording", "runs/statement", "runs/typed"}
+    copying = [
+        name(path)
+        for path in MODULES
+        if {"dataclasses", "dataclasses.replace", "dataclasses.asdict"} & imports(path)
+        and "@dataclass" not in path.read_text(encoding="utf-8")
+    ]
+    assert set(copying) <= others
+
+
 def attributes(path: Path) -> set[str]:
     """Return every name that stands behind a dot in a module."""
     tree = ast.walk(ast.parse(path.read_text()))

@@ -37,6 +37,7 @@ def test_what_is_no_amount_of_time_is_refused(text):
         (("--on=kubernetes", "--partition=p"), "--partition is for Slurm alone"),
         (("--on=slurm", "-e", "NAME"), "not of the form NAME=VALUE"),
         (("--on=slurm", "--seeds=1,1"), "list of different numbers"),
+        (("--on=slurm", "--port=65535", "--max-restarts=1"), "too few ports above it"),
         (("--on=elsewhere",), "'elsewhere' is not one of"),
     ],
 )

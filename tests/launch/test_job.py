@@ -57,6 +57,14 @@ def test_one_process_needs_no_torchrun():
     assert made.command == ("tini", "--", "python", "main.py")
 
 
+def test_one_process_that_may_be_started_again_needs_torchrun():
+    """To start a program anew is what torchrun does, and nobody else."""
+    request = Request(image=IMAGE, output=Path("out"))
+    made = job(request, reference=REFERENCE, shape=Shape(max_restarts=1))
+    assert made.command[0] == "torchrun"
+    assert made.command[-3:] == ("python", "-u", "main.py")
+
+
 @pytest.mark.parametrize(
     ("repository", "label"),
     [

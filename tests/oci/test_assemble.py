@@ -1,11 +1,13 @@
 import json
 
 import pytest
+from msgspec.structs import replace
 
 from torchship.errors import PlanError, UsageError
 from torchship.oci.assemble import assemble, index
 from torchship.oci.image import read_one
 from torchship.platform import Platform
+from torchship.project.project import Metric
 
 AMD64 = Platform("linux", "amd64")
 
@@ -37,6 +39,23 @@ def test_more_layers_than_docker_takes_are_refused(store, layer, project):
     for layers in ([made] * 128, []):
         with pytest.raises(PlanError):
             assemble(store, project=project, platform=AMD64, layers=layers)
+
+
+def test_a_label_says_where_the_metrics_are(store, layer, project):
+    """As the project's settings say it; what they leave out is left out there, too."""
+    loss = Metric(name="loss", file=None, pattern="loss: (.*)", better="lower", examples=5)
+    stated = replace(project, metrics=(Metric(name="accuracy"), loss))
+    made = assemble(store, project=stated, platform=AMD64, layers=[layer(b"1")])
+    (label,) = [value for value in labels(store, made) if value.startswith('{"accuracy"')]
+    assert json.loads(label) == {
+        "accuracy": {"name": "accuracy", "file": "metrics.json", "better": "higher"},
+        "loss": {"name": "loss", "pattern": "loss: (.*)", "better": "lower", "examples": 5},
+    }
+
+
+def labels(store, image):
+    """Return the values of an image's labels."""
+    return json.loads(read_one(store, image).raw_config)["config"]["Labels"].values()
 
 
 def test_the_config_has_one_step_of_history_for_each_layer(store, layer, project):

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from torchship.runs.record import Record
     from torchship.runs.run import RecordDirectory
 
+_LAST_PORT = 65535
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
@@ -68,7 +69,7 @@ _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 )
 @click.option(
     "--port",
-    type=click.IntRange(1, 65535),
+    type=click.IntRange(1, _LAST_PORT),
     default=29500,
     show_default=True,
     help="Where the nodes find each other.",
@@ -145,7 +146,8 @@ def launch(
 
     What the program prints is shown as it comes, and its outputs and the record end up in a
     directory here, as those of `torchship record` do: `torchship publish` takes it. With more
-    than one process, torchrun starts the program on each node. Ctrl-C ends the job.
+    than one process, or with --max-restarts, torchrun starts the program on each node. Ctrl-C
+    ends the job.
     """
     from torchship.cli.run import parse_variable
     from torchship.display import display
@@ -158,6 +160,11 @@ def launch(
     from torchship.runs.execution import declared
     from torchship.runs.recording import Plan, record, with_seed
 
+    if port + max_restarts > _LAST_PORT:
+        raise UsageError(
+            f"--port {port} leaves too few ports above it for --max-restarts {max_restarts}: "
+            "each attempt meets one port further up"
+        )
     shape = Shape(
         nodes=nodes,
         processes=processes or max(gpus, 1),

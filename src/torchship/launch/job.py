@@ -55,6 +55,11 @@ class Shape(Struct, frozen=True, kw_only=True):
         """How many processes there are in all."""
         return self.nodes * self.processes
 
+    @property
+    def started_by_torchrun(self) -> bool:
+        """Whether more than one process has to be started, or one perhaps more than once."""
+        return self.world > 1 or self.max_restarts > 0
+
     def __str__(self) -> str:
         each = "1 process" if self.processes == 1 else f"{self.processes} processes"
         return f"{counted(self.nodes, 'node')} of {each}"
@@ -64,7 +69,7 @@ class Job(Struct, frozen=True, kw_only=True):
     """One job, checked. ``reference`` is the image by digest, as the nodes can pull it.
 
     ``name`` is a label of DNS (RFC 1123), not unique. ``command`` is the whole argv inside the
-    image, with its entrypoint and with torchrun where the job has more than one process.
+    image, with its entrypoint and with torchrun where the job needs it.
     ``environment`` is set on top of the image's own. ``output`` is where the container has its
     output directory; None where nothing is to be kept.
     """
@@ -95,7 +100,7 @@ def job(request: Request, *, reference: Reference, shape: Shape) -> Job:
         name=name(reference),
         reference=reference,
         image=image,
-        command=words if asked.world == 1 else torchrun.command(words, asked),
+        command=torchrun.command(words, asked) if asked.started_by_torchrun else words,
         environment=environment,
         shape=asked,
         output=OUTPUT if request.output is not None else None,

@@ -57,10 +57,12 @@ def command(words: tuple[str, ...], shape: Shape) -> tuple[str, ...]:
     first, rest = words[0], words[1:]
     if posixpath.basename(first) == PROGRAM:
         return (first, *options, *rest)
+    python = bool(_PYTHON.fullmatch(posixpath.basename(first)) and rest)
+    if python and rest[0] == "-u":
+        rest = rest[1:]  # torchrun starts Python unbuffered anyway
     if shape.max_restarts:
-        return (PROGRAM, *options, "--no-python", "sh", "-c", _MEETING_ANEW, "meet", *words)
-    if _PYTHON.fullmatch(posixpath.basename(first)) and rest:
-        rest = rest[1:] if rest[0] == "-u" else rest  # torchrun starts Python unbuffered anyway
-        if rest and (rest[0] == "-m" or not rest[0].startswith("-")):
-            return (PROGRAM, *options, *rest)
+        started = (first, "-u", *rest) if python else words
+        return (PROGRAM, *options, "--no-python", "sh", "-c", _MEETING_ANEW, "meet", *started)
+    if python and rest and (rest[0] == "-m" or not rest[0].startswith("-")):
+        return (PROGRAM, *options, *rest)
     return (PROGRAM, *options, "--no-python", *words)

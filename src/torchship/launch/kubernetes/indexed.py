@@ -93,7 +93,7 @@ def _pod(job: Job, name: str, settings: Settings) -> Object:
 
 
 def _ranks(job: Job, name: str) -> list[Object]:
-    if job.shape.world == 1:
+    if not job.shape.started_by_torchrun:
         return []
     head = f"{name}-0.{name}" if job.shape.nodes > 1 else "127.0.0.1"
     return [

@@ -156,7 +156,7 @@ def start(job: Job, *, libraries: str | None = None, secret: bool = False) -> st
         searched = variables.get("LD_LIBRARY_PATH", "")
         variables["LD_LIBRARY_PATH"] = f"{searched}:{libraries}".lstrip(":")
     lines = [f"export {_named(name)}={shlex.quote(value)}" for name, value in variables.items()]
-    if job.shape.world > 1:
+    if job.shape.started_by_torchrun:
         lines.append(f'export {torchrun.NODE_RANK}="$2"')
         lines.append(f'read -r {torchrun.HEAD} <"${{0%/*}}/head" && export {torchrun.HEAD}')
     return _START.format(
