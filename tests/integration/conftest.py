@@ -13,6 +13,10 @@ HERE = Path(__file__).parent
 EXAMPLE = HERE.parents[1] / "examples" / "mnist"
 
 
+_DEARER = {"test_mnist_verdicts.py"}
+"""Files whose own fixtures take longer than to start another Docker Engine."""
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Let one worker have all that needs a Docker Engine, which is dear; else keep files whole.
 
@@ -20,7 +24,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """
     for item in items:
         if item.path.parent == HERE:
-            group = "docker" if "dockerd" in getattr(item, "fixturenames", ()) else item.path.name
+            engine = "dockerd" in getattr(item, "fixturenames", ())
+            group = "docker" if engine and item.path.name not in _DEARER else item.path.name
             item.add_marker(pytest.mark.xdist_group(group))
 
 
