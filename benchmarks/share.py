@@ -24,9 +24,10 @@ import pytest
 from tests.integration.registry import RunningRegistry, running
 
 from benchmarks.figures import Figure, Spread, at_least, ratio
-from benchmarks.sides import LeftOut, Side, in_turns, output, say, seconds
+from benchmarks.sides import Failed, LeftOut, Side, in_turns, output, say, seconds
 from benchmarks.tutorial import Tutorial
 from benchmarks.workbench import TORCHSHIP, Workbench
+from torchship.amounts import counted
 
 ROUNDS = 5
 _SLOW_ROUNDS = 2
@@ -134,11 +135,18 @@ class Theirs:
         return pull + self._docker("run", "--rm", "--network=none", name, "python", "-c", STEP)
 
     def _forget(self) -> None:
-        images = output([self._engine.client, "images", "--all", "--quiet"], self._environment())
-        if names := list(dict.fromkeys(images.split())):
-            output([self._engine.client, "rmi", "--force", *names], self._environment())
-        output([self._engine.client, "system", "prune", "--all", "--force"], self._environment())
+        while held := self._images():
+            # in whatever order the Engine takes them, one that others stand on stays
+            output(
+                [self._engine.client, "system", "prune", "--all", "--force"], self._environment()
+            )
+            if self._images() == held:
+                raise Failed(f"docker keeps {counted(len(held), 'image')} that nothing uses")
         os.sync()
+
+    def _images(self) -> list[str]:
+        listed = [self._engine.client, "images", "--all", "--quiet"]
+        return output(listed, self._environment()).split()
 
     def _publish(self, folder: Path, *build: str, buildkit: bool = False) -> float:
         _edit(folder, next(self._numbers))

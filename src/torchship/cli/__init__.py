@@ -1,13 +1,12 @@
 """The command line: arguments, printing, exit codes, and nothing else.
 
-stdout carries the answer, stderr the story. Exit codes: 0 done; 1 it could not be done (or
-``lock --check`` found the lock stale); 2 the command line or a setting is wrong; 125
-``run`` could not start the program, whose own exit status is given otherwise; 130 Ctrl-C.
+stdout carries the answer, stderr the story. The exit codes are those of `ending`; besides,
+``lock --check`` gives 1 for a stale lock, ``run`` 125 where it could not start the program,
+whose own exit status it gives otherwise, and ``reproduce`` and ``compare`` the verdict's.
 """
 
 from __future__ import annotations
 
-import gc
 import sys
 from importlib import import_module
 
@@ -16,10 +15,6 @@ import click
 from torchship import __version__
 from torchship.cli import ending
 from torchship.cli.common import example
-
-_NEW_OBJECTS = 100_000
-"""Python looks for unreachable cycles when so many objects more were made than given up."""
-
 
 # The order in which a newcomer meets them. A module is imported when one of its commands is
 # asked for, so that an edit, built and pushed, waits for nothing else.
@@ -64,10 +59,4 @@ def torchship() -> None:
 
 def main() -> None:
     """Run the command line; every error becomes a sentence and an exit code."""
-    # A command is short, and what it makes first, its modules, it needs to its end: to look for
-    # cycles among them every 700 objects takes a tenth of an edit's build.
-    gc.set_threshold(_NEW_OBJECTS)
-    try:
-        sys.exit(ending.status(lambda: torchship(standalone_mode=False)))
-    finally:
-        gc.freeze()  # nor does the interpreter look for them when it ends
+    sys.exit(ending.status(lambda: torchship(standalone_mode=False)))

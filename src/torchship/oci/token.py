@@ -11,12 +11,13 @@ import re
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import Annotated
+from typing import Annotated, ClassVar
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
 import msgspec
+from msgspec import Struct
 
+from torchship.discreet import Discreet
 from torchship.errors import RegistryError
 from torchship.oci.answer import Answer, decoded, failure, read
 from torchship.oci.patience import Interrupted, Tries
@@ -30,13 +31,14 @@ Scopes = tuple[str, ...]
 """What access is asked for: ``repository:NAME:pull,push``; empty for a mere login."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Credentials:
+class Credentials(Discreet, frozen=True, kw_only=True):
     """An account. An identity token stands for user name and password together."""
 
+    secrets: ClassVar[frozenset[str]] = frozenset({"password", "identity_token"})
+
     username: str
-    password: str = field(default="", repr=False)
-    identity_token: str = field(default="", repr=False)
+    password: str = ""
+    identity_token: str = ""
 
     @property
     def basic(self) -> str:
@@ -45,21 +47,21 @@ class Credentials:
         return f"Basic {base64.b64encode(pair).decode('ascii')}"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Challenge:
+class Challenge(Struct, frozen=True, kw_only=True):
     """One challenge of a WWW-Authenticate field; names are in lower case."""
 
     scheme: str
     parameters: dict[str, str]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Token:
-    value: str = field(repr=False)
+class _Token(Discreet, frozen=True, kw_only=True):
+    secrets: ClassVar[frozenset[str]] = frozenset({"value"})
+
+    value: str
     fresh_until: float
 
 
-class _TokenAnswer(msgspec.Struct):
+class _TokenAnswer(Struct):
     token: str = ""
     access_token: str = ""
     expires_in: Annotated[float, msgspec.Meta(ge=0)] = _EXPIRES_IN

@@ -29,6 +29,8 @@ _LACKING = frozenset({400, 404})  # MANIFEST_BLOB_UNKNOWN, by registry
 _ABSENT = frozenset({401, 403, 404})  # some registries do not tell it from another's
 _PLATFORMS = 16  # of an index, that are looked at for what they have
 _MOST = 1000  # manifests of one image, and referrers of it
+_SMALL = 16 << 10
+"""Bytes: so little that the image lacks which the name stands for is sent sooner than asked for."""
 _LARGEST = 64 << 20  # bytes of all of them together
 
 
@@ -150,7 +152,10 @@ class Transfer(Struct, kw_only=True):
         """See to it that the repository has a blob, by the cheapest way."""
         beat()
         repository = self.reference.repository
-        if blob.digest in presumed or self.registry.has_blob(repository, blob):
+        if blob.digest in presumed:
+            return _Way.SKIPPED
+        new = bool(presumed) and blob.size <= _SMALL
+        if not new and self.registry.has_blob(repository, blob):
             return _Way.SKIPPED
         if self.registry.mount(repository, blob, origins=self.neighbours(blob.digest)):
             return _Way.MOUNTED

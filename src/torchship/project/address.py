@@ -6,23 +6,28 @@ import base64
 import netrc
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
+from typing import ClassVar
 from urllib.parse import unquote, urljoin, urlsplit, urlunsplit
 
+from msgspec import field
+from msgspec.structs import replace
+
+from torchship.discreet import Discreet
 from torchship.errors import FetchError
 
 Login = Callable[[str], tuple[str, str] | None]
 """Gives the user and password that settings have for an address."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Address:
+class Address(Discreet, frozen=True, kw_only=True):
     """An HTTP address without its credentials, and the headers that they make."""
 
+    secrets: ClassVar[frozenset[str]] = frozenset({"headers"})
+
     url: str
-    headers: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}), repr=False)
+    headers: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
 
     @classmethod
     def parse(cls, text: str, *, login: Login = lambda _: None) -> Address:

@@ -10,10 +10,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
+from typing import ClassVar
 from urllib.parse import SplitResult, quote, urlsplit, urlunsplit
 
+from msgspec import field
+
+from torchship.discreet import Discreet
 from torchship.project.route import Route
 
 _SETTING = re.compile(r'(\S+) "(.*)";')
@@ -26,9 +29,10 @@ Detect = Callable[[str, str], str]
 """Asks the user's program for the proxy to an address: ``(program, address) -> proxy``."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Login:
+class _Login(Discreet, frozen=True, kw_only=True):
     """An entry of auth.conf: for whom it is, and what it gives."""
+
+    secrets: ClassVar[frozenset[str]] = frozenset({"password"})
 
     machine: str
     user: str = ""
@@ -48,13 +52,14 @@ class _Login:
         return parts.path.startswith(found["path"] or "")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AptConfig:
+class AptConfig(Discreet, frozen=True, kw_only=True):
     """What ``apt-config dump`` printed, by name in small letters; and what auth.conf holds."""
 
+    secrets: ClassVar[frozenset[str]] = frozenset({"settings", "logins"})
+
     settings: Mapping[str, str] = field(default_factory=dict)
-    logins: tuple[_Login, ...] = field(default=(), repr=False)
-    detect: Detect = field(default=lambda program, address: "")  # noqa: ARG005
+    logins: tuple[_Login, ...] = ()
+    detect: Detect = lambda program, address: ""  # noqa: ARG005
 
     @classmethod
     def parse(cls, dump: str, detect: Detect) -> AptConfig:

@@ -7,12 +7,13 @@ Debian packages (`aptconfig`), the environment of everything else.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from pathlib import Path
+from typing import ClassVar
+
+from torchship.discreet import Discreet
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Route:
+class Route(Discreet, frozen=True, kw_only=True):
     """What settings say of one address. It may hold passwords: never show it.
 
     ``proxy`` is an address, empty for none, None where the environment decides;
@@ -22,12 +23,14 @@ class Route:
     user and the password for an address that has none itself.
     """
 
-    proxy: str | None = field(default=None, repr=False)
+    secrets: ClassVar[frozenset[str]] = frozenset({"proxy", "login"})
+
+    proxy: str | None = None
     authorities: tuple[Path, ...] = ()
     certificate: Path | None = None
     key: Path | None = None
     verified: bool = True
-    login: tuple[str, str] | None = field(default=None, repr=False)
+    login: tuple[str, str] | None = None
 
 
 Routes = Callable[[str], Route]
