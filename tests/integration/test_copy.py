@@ -84,6 +84,16 @@ def records(reference, subject) -> set[Digest]:
     return {each.digest for each in found}
 
 
+def heard(lines):
+    """Return a progress that keeps what is said."""
+
+    class Heard:
+        task = staticmethod(SILENT.task)
+        say = staticmethod(lines.append)
+
+    return Heard()
+
+
 def moved(source, target, platform=None, **options):
     """Copy quietly."""
     return copy(source, target, platform=platform, progress=SILENT, **options)
@@ -216,25 +226,22 @@ def test_a_record_that_cannot_be_had_does_not_cost_the_image(store, empty, name,
     one, two = record(store, made, "1"), record(store, made, "2")
     push(store, made, name, progress=SILENT)
     lines = []
-
-    class Heard:
-        task = staticmethod(SILENT.task)
-        say = staticmethod(lines.append)
-
     proxy.on("GET", f"/manifests/{one.digest}", faults.answered(404), times=-1)
     pull(name, empty, platform=None, progress=SILENT)
-    assert len(pull_referrers(name, empty, made, progress=Heard())) == 1
+    assert len(pull_referrers(name, empty, made, progress=heard(lines))) == 1
     assert artifact.referrers(empty, made.digest) == (two,)
     assert str(one.digest) in lines[0]
     proxy.on("GET", f"/manifests/sha256-{made.digest.hex}", faults.answered(403), times=-1)
     impatient = Registry(name.registry, patience=Patience(attempts=1))
-    assert len(pull_referrers(name, empty, made, progress=Heard(), registry=impatient)) == 0
+    assert len(pull_referrers(name, empty, made, progress=heard(lines), registry=impatient)) == 0
     assert "cannot be listed" in lines[-1]
 
 
 @pytest.mark.parametrize("lie", ["subject", "size"])
-def test_what_only_pretends_to_refer_to_the_image_stays_out(store, empty, name, proxy, lie):
-    """A list may name anything: what came must say the same, and be small."""
+def test_what_only_pretends_to_refer_to_the_image_stays_out(
+    store, empty, name, elsewhere, proxy, lie
+):
+    """A list may name anything: what came must say the same, and be small; a copy is no worse."""
     made, other = images.image(store, [("x", 1000)]), images.image(store, [("z", 1000)])
     push(store, made, name, progress=SILENT)
     if lie == "subject":
@@ -261,6 +268,11 @@ def test_what_only_pretends_to_refer_to_the_image_stays_out(store, empty, name, 
     pull(name, empty, platform=None, progress=SILENT)
     assert len(pull_referrers(name, empty, made, progress=SILENT)) == 0
     assert artifact.referrers(empty, made.digest) == ()
+    lines = []
+    sent = copy(name, elsewhere, platform=None, progress=heard(lines))
+    assert (sent.descriptor.digest, sent.referrers) == (made.digest, 0)
+    assert records(elsewhere, made) == set()
+    assert f"{told.digest} refers to the image and is left behind" in " ".join(lines)
 
 
 # -- the command line

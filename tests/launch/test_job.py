@@ -50,6 +50,16 @@ def test_a_question_is_asked_once():
     assert made.output is None
 
 
+@pytest.mark.parametrize("word", ["\udcff", "a\0b"])
+def test_what_no_script_can_hold_is_refused(word):
+    """Before anything is submitted."""
+    with pytest.raises(UsageError):
+        job(Request(image=IMAGE, command=("python", word)), reference=REFERENCE, shape=Shape())
+    given = Request(image=IMAGE, environment={"NAME": word})
+    with pytest.raises(UsageError, match="'NAME' cannot be set"):
+        job(given, reference=REFERENCE, shape=Shape())
+
+
 def test_one_process_needs_no_torchrun():
     """A job of one process on one node runs the program as it is, after its entrypoint."""
     request = Request(image=replace(IMAGE, entrypoint=("tini", "--")), output=Path("out"))

@@ -90,7 +90,7 @@ _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 @click.option("--dry-run", is_flag=True, help="Print the job, and submit nothing.")
 @click.option(
     "--with",
-    "means",
+    "runtime",
     type=click.Choice(["oci", "docker", "podman", "apptainer"]),
     help="Slurm: what runs containers on the nodes; what is found here, unless given.",
 )
@@ -131,7 +131,7 @@ def launch(
     seeds: str | None,
     output: Path | None,
     dry_run: bool,
-    means: str | None,
+    runtime: str | None,
     partition: str | None,
     account: str | None,
     kind: str | None,
@@ -178,8 +178,8 @@ def launch(
     )
     variables = dict(parse_variable(text) for text in environment)
     chosen = parse_seeds(seeds)
-    means_of = Options(
-        means=means,
+    options = Options(
+        runtime=runtime,
         partition=partition,
         account=account,
         kind=kind,
@@ -188,13 +188,13 @@ def launch(
         pull_secret=pull_secret,
         output_claim=output_claim,
     )
-    means_of.check(on)
+    options.check(on)
     store = open_store()
     with display() as progress:
         found = find(
             Reference.parse(reference),
             store,
-            platform=Platform.parse(platform) if platform else Platform.host(),
+            platform=Platform.parse(platform) if platform else None,
             choice=for_nodes(gpus),
             variant=variant,
         )
@@ -204,7 +204,7 @@ def launch(
         request = Request(
             image=found.image, command=command, environment=variables, network=True, stdout=2
         )
-        chosen_cluster = _cluster(on, found, shape, means_of, store, progress)
+        chosen_cluster = _cluster(on, found, shape, options, store, progress)
         with interrupting(), closing(chosen_cluster) as cluster:
             if dry_run:
                 first = with_seed(request, stated, seeds_of_runs[0])
@@ -215,6 +215,7 @@ def launch(
             plan = Plan(
                 request=request,
                 seeds=seeds_of_runs,
+                afresh=on == "kubernetes",
                 name=reference,
                 index=found.top.digest,
             )
@@ -255,7 +256,7 @@ def _finish(made: Record, stated: Declared, directory: RecordDirectory) -> None:
 class Options(Struct, frozen=True, kw_only=True):
     """What only one kind of cluster takes."""
 
-    means: str | None
+    runtime: str | None
     partition: str | None
     account: str | None
     kind: str | None
@@ -267,7 +268,7 @@ class Options(Struct, frozen=True, kw_only=True):
     def check(self, on: str) -> None:
         """Raise `UsageError` for an option that a cluster has no use for."""
         slurm = {
-            "--with": self.means,
+            "--with": self.runtime,
             "--partition": self.partition,
             "--account": self.account,
         }
@@ -294,7 +295,7 @@ def _cluster(
             found.reference,
             shape,
             store=store,
-            with_=options.means,
+            with_=options.runtime,
             partition=options.partition,
             account=options.account,
             progress=progress,

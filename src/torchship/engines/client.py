@@ -29,10 +29,12 @@ class Answer(Struct, frozen=True, kw_only=True):
 
 
 class Client:
-    """``docker`` or ``podman``, as the caller's PATH and environment have it."""
+    """``docker``, ``podman`` or one of Slurm's, as the caller's PATH and environment have it."""
 
-    def __init__(self, program: str) -> None:
+    def __init__(self, program: str, *, health: str | None = None) -> None:
+        """``health`` is a command that shows whether the program's daemon answers."""
         self.program = program
+        self._health = health or f"{program} info"
         self._left: list[subprocess.Popen[bytes]] = []
         # Podman insists on a file wherever these point. We ask it for nothing that has accounts.
         left_out = () if program == "docker" else ("DOCKER_CONFIG", "REGISTRY_AUTH_FILE")
@@ -72,7 +74,7 @@ class Client:
         except subprocess.TimeoutExpired:
             raise EngineError(
                 f"`{self.program} {arguments[0]}` gave no answer in {patience} s",
-                hint=f"look whether `{self.program} info` answers",
+                hint=f"look whether `{self._health}` answers",
             ) from None
         return Answer(
             status=done.returncode,

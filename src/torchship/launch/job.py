@@ -131,13 +131,15 @@ def name(reference: Reference) -> str:
 def _check(request: Request, words: tuple[str, ...]) -> None:
     if not words or not words[0]:
         raise UsageError("the image names no command", hint="give one after `--`")
-    if any("\0" in word for word in words):
-        raise UsageError("the command holds a NUL byte", hint="give another one after `--`")
+    if not all(_is_text(word) for word in words):
+        raise UsageError(
+            "the command holds a NUL byte, or is not UTF-8", hint="give another one after `--`"
+        )
     for variable, value in request.environment.items():
-        if not VARIABLE.fullmatch(variable) or "\0" in value:
+        if not VARIABLE.fullmatch(variable) or not _is_text(value):
             raise UsageError(
                 f"{variable!r} cannot be set: a variable's name has letters, digits and '_', and "
-                "its value no NUL byte"
+                "its value is UTF-8 without a NUL byte"
             )
     if request.interactive or request.tty:
         raise UsageError("a job of a cluster has no terminal", hint="leave out what reads from one")
@@ -145,3 +147,8 @@ def _check(request: Request, words: tuple[str, ...]) -> None:
         # An engine's fault, not the user's: what `runs.inside` would ask of outputs that are here
         # already then stays unknown, and the runs are not lost for it
         raise EngineError("a job of a cluster sees no folder of this machine")
+
+
+def _is_text(word: str) -> bool:
+    """Tell whether a word can stand in a script: Python keeps other bytes as lone surrogates."""
+    return "\0" not in word and not any("\ud800" <= letter <= "\udfff" for letter in word)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from msgspec import Struct
 
 from torchship.digest import Descriptor
-from torchship.errors import RegistryError
-from torchship.oci.image import Image, manifests, read_image
+from torchship.errors import RegistryError, UsageError
+from torchship.oci.image import Image, Source, manifests, read_image, read_one
 from torchship.oci.reference import Reference
 from torchship.oci.registry import Registry
 from torchship.oci.store import Store
@@ -32,24 +32,28 @@ def find(
     name: Reference,
     store: Store,
     *,
-    platform: Platform,
+    platform: Platform | None,
     choice: Choice,
     variant: str | None = None,
     connect: Callable[[str], Registry] = Registry,
 ) -> Found:
     """Return the image of a platform that a registry has under a name.
 
-    Of an image's variants it is ``variant``, or what ``choice`` takes.
+    Without a platform it is the only one that there is, whatever this machine is; of several, this
+    machine's. Of an image's variants it is ``variant``, or what ``choice`` takes.
 
     The store learns its documents, and where its layers are, so that a record can be attached
-    to it; no layer is fetched. Raises `RegistryError` where the registry has no such image.
+    to it; no layer is fetched. Raises `RegistryError` where the registry has no such image, and
+    `UsageError` where the store has another one of that name.
     """
     registry = connect(name.registry)
     try:
         raw, top = registry.manifest(name)
         source = registry.source(name.repository)
-        names = offered(manifests(source, top), platform)
-        image = read_image(source, top, platform, variant or (choice(names) if names else ""))
+        images = manifests(source, top)
+        wanted = platform or _only(source, images) or Platform.host()
+        names = offered(images, wanted)
+        image = read_image(source, top, wanted, variant or (choice(names) if names else ""))
     except RegistryError as error:
         if error.status != 404:
             raise
@@ -60,12 +64,28 @@ def find(
             status=error.status,
             code=error.code,
         ) from None
+    held = {named.reference: named.descriptor.digest for named in store.images()}
+    if held.get(name, top.digest) != top.digest:
+        raise UsageError(
+            f"{name} is one image here ({held[name].hex[:12]}) and another in its registry "
+            f"({top.digest.hex[:12]}), which is what the nodes would run",
+            hint=f"torchship push {name}, or torchship pull {name} to run the registry's",
+        )
     store.put(raw, top.media_type)
     store.put(image.raw_manifest, image.descriptor.media_type)
     store.put(image.raw_config, image.config.media_type)
     store.origins.add(top.digest, [name])
     store.tag(name, top)
     return Found(reference=name.with_digest(image.descriptor.digest), top=top, image=image)
+
+
+def _only(source: Source, images: Sequence[Descriptor]) -> Platform | None:
+    """Return the platform of all these images; None where there are several."""
+    if len(images) == 1:
+        return read_one(source, images[0]).platform
+    stated = [each.platform or {} for each in images]
+    found = {(each.get("os", ""), each.get("architecture", "")) for each in stated}
+    return Platform(*found.pop()) if len(found) == 1 else None
 
 
 def for_nodes(gpus: int) -> Choice:

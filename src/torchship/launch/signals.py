@@ -33,14 +33,25 @@ def interrupting() -> Iterator[None]:
 
 @contextmanager
 def undisturbed() -> Iterator[None]:
-    """Let none of them, nor Ctrl-C, break off what is inside: a job is being deleted."""
+    """Let none of them, nor Ctrl-C, break off what is inside: a job is being deleted.
+
+    One that came meanwhile counts when that is done: then `KeyboardInterrupt` is raised.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
+    came = []
+
+    def note(number: int, frame: FrameType | None) -> None:  # noqa: ARG001 (their signature)
+        came.append(number)
+
     numbers = (signal.SIGINT, *_ENDING)
-    before = [(number, signal.signal(number, signal.SIG_IGN)) for number in numbers]
+    heeded = [number for number in numbers if signal.getsignal(number) != signal.SIG_IGN]
+    before = [(number, signal.signal(number, note)) for number in heeded]
     try:
         yield
     finally:
         for number, handler in before:
             signal.signal(number, handler)
+    if came:
+        raise KeyboardInterrupt

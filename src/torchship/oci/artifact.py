@@ -18,7 +18,7 @@ from msgspec.structs import replace
 
 from torchship import canonical
 from torchship.digest import Descriptor, Digest
-from torchship.errors import BlobDamaged, BlobMissing, ManifestError
+from torchship.errors import BlobDamaged, BlobMissing, HostileInput, ManifestError
 from torchship.layers.layer import TITLE
 from torchship.oci import mediatypes
 from torchship.oci.documents import (
@@ -32,6 +32,9 @@ from torchship.oci.image import Source
 from torchship.oci.store import Store
 
 _NONE: Mapping[str, str] = MappingProxyType({})
+
+_LARGEST = 64 << 20
+"""Bytes of one referrer: records and signatures are small; nobody asked for an image's weight."""
 
 EMPTY = Descriptor(media_type=mediatypes.OCI_EMPTY, digest=Digest.of(b"{}"), size=2)
 """The descriptor of ``{}``: what stands where a manifest must name something."""
@@ -132,6 +135,22 @@ def attached_to(store: Store, subjects: Iterable[Digest]) -> tuple[Descriptor, .
                 found[each.digest] = each
                 waiting.append(each.digest)
     return tuple(found.values())
+
+
+def about(subject: Digest, source: Source, descriptor: Descriptor) -> Artifact:
+    """Read an artifact that a stranger's list names as one that refers to ``subject``.
+
+    Raises `HostileInput` for one that is no artifact, refers to something else, or is larger than
+    64 MiB, and what the source raises.
+    """
+    if descriptor.media_type not in mediatypes.MANIFESTS:
+        raise HostileInput(f"it is {descriptor.media_type}")
+    found = read(source, descriptor)
+    if found.subject != subject:
+        raise HostileInput(f"it says that it refers to {found.subject or 'nothing'}")
+    if sum(blob.size for blob in (found.config, *found.layers)) > _LARGEST:
+        raise HostileInput(f"it is larger than {_LARGEST >> 20} MiB")
+    return found
 
 
 def read(source: Source, descriptor: Descriptor) -> Artifact:

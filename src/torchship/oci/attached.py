@@ -17,8 +17,6 @@ from torchship.oci.store import Store
 from torchship.progress import Progress
 
 _MOST = 1000
-_LARGEST = 64 << 20
-"""Bytes of one referrer: records and signatures are small; nobody asked for an image's weight."""
 
 
 def pull_referrers(
@@ -91,14 +89,8 @@ def _take(
     subject: Digest,
     progress: Progress,
 ) -> None:
-    if descriptor.media_type not in mediatypes.MANIFESTS:
-        raise HostileInput(f"it is {descriptor.media_type}")
-    found = artifact.read(registry.source(reference.repository), descriptor)
-    if found.subject != subject:
-        raise HostileInput(f"it says that it refers to {found.subject or 'nothing'}")
-    blobs = (found.config, *found.layers)
-    if sum(blob.size for blob in blobs) > _LARGEST:
-        raise HostileInput(f"it is larger than {_LARGEST >> 20} MiB")
+    found = artifact.about(subject, registry.source(reference.repository), descriptor)
     store.put(found.raw, descriptor.media_type)
+    blobs = (found.config, *found.layers)
     fetch_blobs(blobs, reference, store, registry=registry, progress=progress)
     store.attach(found.descriptor)

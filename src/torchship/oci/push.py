@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Sequence
-
-from msgspec import Struct
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property
 
 from torchship.digest import Descriptor, Digest, chunks
 from torchship.errors import HostileInput, StoreError
@@ -105,28 +104,33 @@ def known_origins(store: Store, descriptor: Descriptor) -> tuple[Reference, ...]
     return tuple(dict.fromkeys(o for digest in digests for o in store.origins.get(digest)))
 
 
-class _Stored(Struct, frozen=True):
+class _Stored:
     """The store as an origin."""
 
-    store: Store
-    elsewhere: Elsewhere
+    def __init__(self, store: Store, elsewhere: Elsewhere) -> None:
+        self._store = store
+        self._elsewhere = elsewhere
+
+    @cached_property
+    def _attached(self) -> Mapping[Digest, tuple[Descriptor, ...]]:
+        return artifact.attached(self._store)  # reads every manifest of the store: once is enough
 
     def read(self, descriptor: Descriptor, limit: int) -> bytes:
-        return self.store.read(descriptor, limit)
+        return self._store.read(descriptor, limit)
 
     def has(self, digest: Digest) -> bool:
-        return self.store.has(digest)
+        return self._store.has(digest)
 
     def pieces(self, blob: Descriptor, offset: int) -> Iterator[bytes]:
-        if self.store.has(blob.digest):
-            with self.store.open_blob(blob.digest) as stream:
+        if self._store.has(blob.digest):
+            with self._store.open_blob(blob.digest) as stream:
                 stream.seek(offset)
                 yield from chunks(stream)
             return
-        origin = self.elsewhere.find(blob)
+        origin = self._elsewhere.find(blob)
         if origin is None:
-            raise self.elsewhere.missing(blob)
-        yield from verified(self.elsewhere.registry(origin), origin.repository, blob, offset)
+            raise self._elsewhere.missing(blob)
+        yield from verified(self._elsewhere.registry(origin), origin.repository, blob, offset)
 
     def referrers(self, subject: Digest) -> tuple[Descriptor, ...]:
-        return artifact.referrers(self.store, subject)
+        return self._attached.get(subject, ())

@@ -15,7 +15,7 @@ from msgspec import Struct
 
 from torchship.digest import Descriptor, Digest
 from torchship.errors import BlobMissing, HostileInput, ManifestError, RegistryError
-from torchship.oci import artifact, mediatypes, referrers
+from torchship.oci import artifact, referrers
 from torchship.oci.documents import MANIFEST_LIMIT
 from torchship.oci.manifest import Manifest, parse
 from torchship.oci.parallel import each
@@ -183,21 +183,24 @@ class Transfer(Struct, kw_only=True):
             }
             for descriptor in found:
                 seen.add(descriptor.digest)
-                waiting.append(descriptor.digest)
                 if len(seen) > _MOST:
                     raise ManifestError(f"more than {_MOST} manifests refer to {self.reference}")
-                if descriptor.media_type not in mediatypes.MANIFESTS:
-                    what = f"{descriptor.digest} refers to the image and is {descriptor.media_type}"
-                    self.progress.say(f"{what}: left behind")
-                elif descriptor.digest not in there:
-                    self._attach(descriptor, subject)
+                if descriptor.digest not in there:
+                    try:
+                        about = artifact.about(subject, self.origin, descriptor)
+                    except (RegistryError, HostileInput) as fault:
+                        what = f"{descriptor.digest} refers to the image"
+                        self.progress.say(f"{what} and is left behind: {fault.message}")
+                        continue
+                    self._attach(about, subject)
                     sent += 1
+                waiting.append(descriptor.digest)
         return sent
 
-    def _attach(self, descriptor: Descriptor, subject: Digest) -> None:
-        found = artifact.read(self.origin, descriptor)
+    def _attach(self, found: artifact.Artifact, subject: Digest) -> None:
         blobs = tuple({each.digest: each for each in (found.config, *found.layers)}.values())
-        self._bring_all([_Held(descriptor=descriptor, raw=found.raw, blobs=blobs)], frozenset())
+        held = _Held(descriptor=found.descriptor, raw=found.raw, blobs=blobs)
+        self._bring_all([held], frozenset())
         repository = self.reference.repository
         referrers.attach(self.registry, repository, found.raw, found.descriptor, subject)
 

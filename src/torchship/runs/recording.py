@@ -39,13 +39,16 @@ _DECLARE = (
 class Plan:
     """What to run: ``request`` without seed and output, once for each of ``seeds``.
 
-    A seed of None is a run without one. ``repeat`` runs the first seed once more.
+    A seed of None is a run without one. ``repeat`` runs the first seed once more. ``afresh``: every
+    container is made anew of the image's digest, maybe elsewhere, so that to look at its data after
+    the runs would say nothing of those that were used.
     """
 
     request: Request
     seeds: tuple[int | None, ...]
     profile: Literal["default", "strict"] = "default"
     repeat: bool = False
+    afresh: bool = False
     name: str
     index: Digest | None = None
     revision: Revision | None = None
@@ -84,7 +87,7 @@ def record(
         again = _once(plan, engine, declared, plan.seeds[0], folder)
         folders.append(folder)
         progress.say(f"once more: {_told(again, 1, 1)}")
-    if before:
+    if before and not plan.afresh:
         _check_again(plan, engine, declared, before, progress)
     digests = tensors(plan.request, engine, [folder.output for folder in folders])
     runs = [

@@ -12,7 +12,7 @@ from torchship.errors import UsageError
 from torchship.launch.job import Shape, job
 from torchship.launch.slurm import batch, containers
 from torchship.launch.slurm.containers import Step
-from torchship.launch.slurm.means import MEANS
+from torchship.launch.slurm.runtime import RUNTIMES
 
 EVIL = "it's $(touch evil) `touch evil` \"; touch evil\n# \\"
 
@@ -71,19 +71,19 @@ def test_an_image_cannot_name_a_variable_that_is_a_program():
         batch.start(evil)
 
 
-@pytest.mark.parametrize("means", MEANS)
+@pytest.mark.parametrize("runtime", RUNTIMES)
 @pytest.mark.parametrize("gpus", [0, 2])
-def test_every_text_is_bash(means, gpus, tmp_path):
+def test_every_text_is_bash(runtime, gpus, tmp_path):
     """Scripts parse, whatever folders are called."""
     folder = tmp_path / EVIL.replace("/", "_")
     made = asked("python", "main.py", shape=replace(SHAPE, gpus=gpus, cpus=2))
     step = Step(job=made, folder=folder, output=folder / "out")
     texts = [
         batch.script(made, folder, partition="a,b", account=None),
-        batch.run(step, means, places=(folder,)),
+        batch.run(step, runtime, places=(folder,)),
         batch.SEE,
         batch.start(made),
-        *(text for name, text in containers.files(step, means).items() if name == "node"),
+        *(text for name, text in containers.files(step, runtime).items() if name == "node"),
     ]
     for text in texts:
         subprocess.run(["bash", "-n"], input=text, text=True, check=True)

@@ -29,14 +29,14 @@ def described(tmp_path) -> str:
     return slurm.description(Request(image=image, output=Path("out")))
 
 
-@pytest.mark.parametrize("means", ["docker", "podman", "apptainer"])
-def test_a_dry_run_prints_what_would_be_done_here(tmp_path, path, means):
+@pytest.mark.parametrize("runtime", ["docker", "podman", "apptainer"])
+def test_a_dry_run_prints_what_would_be_done_here(tmp_path, path, runtime):
     """What is found here runs the containers, and the image's pull is printed, too."""
-    for name in ("sbatch", "scontrol", means):
+    for name in ("sbatch", "scontrol", runtime):
         (path / name).write_text("#!/bin/sh\nexit 1\n")
         (path / name).chmod(0o755)
     text = described(tmp_path)
-    pull = "apptainer exec docker://" if means == "apptainer" else f"{means} pull --quiet "
+    pull = "apptainer exec docker://" if runtime == "apptainer" else f"{runtime} pull --quiet "
     assert f"{pull}{REFERENCE}" in text.partition("# --- step-1/node")[0]
     assert "--container=" not in text
 

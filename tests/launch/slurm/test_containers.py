@@ -19,10 +19,10 @@ def test_no_file_that_others_read_can_be_written_by_a_program():
     assert [bind.target for bind in binds if bind.read_only] == [MOUNTED]
 
 
-@pytest.mark.parametrize("means", ["docker", "podman", "apptainer"])
-def test_programs_of_the_nodes_mount_what_binds_says(means):
+@pytest.mark.parametrize("runtime", ["docker", "podman", "apptainer"])
+def test_programs_of_the_nodes_mount_what_binds_says(runtime):
     """Each mount is on the command line, read-only where it is to be."""
-    text = containers.files(STEP, means)["node"]
+    text = containers.files(STEP, runtime)["node"]
     assert text.count("--mount=") == 3
     assert text.count(f"destination={MOUNTED},ro") == 1
     assert '"source=/job/step-1"' not in text

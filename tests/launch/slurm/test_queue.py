@@ -2,7 +2,8 @@
 
 import pytest
 
-from torchship.launch.slurm.queue import Ended, State, refused, why
+from torchship.errors import EngineError
+from torchship.launch.slurm.queue import Ended, Refused, State, refused, submit, why
 
 
 @pytest.mark.parametrize(
@@ -29,6 +30,42 @@ from torchship.launch.slurm.queue import Ended, State, refused, why
 def test_what_slurm_objects_to_is_told(printed, told):
     """The reason comes without what each of Slurm's layers puts before it."""
     assert told in refused(printed).message
+
+
+@pytest.mark.parametrize(
+    "printed",
+    [
+        "sbatch: error: Batch job submission failed: Socket timed out on send/recv operation\n",
+        "sbatch: error: Batch job submission failed: Zero Bytes were transmitted or received\n",
+    ],
+)
+def test_an_answer_that_was_lost_is_no_refusal(printed):
+    """The job may be there: it is looked for, and cancelled."""
+    assert isinstance(refused(printed), EngineError)
+    assert not isinstance(refused(printed), Refused)
+    assert isinstance(refused("sbatch: error: Invalid qos specification"), Refused)
+
+
+def test_what_the_user_says_here_counts_more_than_their_variables(tmp_path, monkeypatch):
+    """A site's defaults stay where nothing else is said; what would change the job goes."""
+    program = tmp_path / "sbatch"
+    program.write_text(f"#!/bin/sh\ncat >/dev/null\nenv >{tmp_path}/seen\necho 7\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    for name, value in {
+        "SBATCH_TIMELIMIT": "30",
+        "SBATCH_PARTITION": "debug",
+        "SBATCH_ARRAY_INX": "1-100",
+        "SBATCH_WAIT": "1",
+        "SLURM_CONF": "/etc/slurm.conf",
+    }.items():
+        monkeypatch.setenv(name, value)
+    assert submit("#!/bin/bash\n#SBATCH --time=720\n#SBATCH --nodes=1\n") == "7"
+    seen = dict(line.split("=", 1) for line in (tmp_path / "seen").read_text().splitlines())
+    assert {name for name in seen if name.startswith(("SBATCH_", "SLURM_"))} == {
+        "SBATCH_PARTITION",
+        "SLURM_CONF",
+    }
 
 
 @pytest.mark.parametrize(

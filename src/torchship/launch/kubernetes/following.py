@@ -23,8 +23,8 @@ _UNHEARD = 15
 """Seconds without a pod after which the cluster is asked for the events of the job."""
 
 _LAST = 120
-"""Seconds that a job may take to end when all of its nodes have; after as many it is told which
-nodes still work when the first has ended."""
+"""Seconds that a job may take to end when all of its nodes have, and its log to be read to the end;
+after as many it is told which nodes still work when the first has ended."""
 
 _PATIENCE = 300
 """Seconds without an answer of the cluster after which a job is given up, and a long training
@@ -66,7 +66,7 @@ class Following:
         self._log: Log | None = None
         self._fetched = False
         self._heard = time.monotonic()
-        self._answered = time.monotonic()
+        self._failing_since: float | None = None
 
     def to_the_end(self) -> int:
         """Return the exit status; raise what `Kubernetes.run` does."""
@@ -90,7 +90,7 @@ class Following:
                 break
             except EngineError as error:
                 self._bear(error)
-        self._answered = time.monotonic()
+        self._failing_since = None
         look = state.read(listing, self._name, self._container)
         if not look.present:
             raise EngineError(f"somebody else deleted the job {self._name} from the cluster")
@@ -98,8 +98,11 @@ class Following:
 
     def _bear(self, error: EngineError) -> None:
         """Wait where the cluster may soon answer again; raise the error where it will not."""
+        now = time.monotonic()
+        if self._failing_since is None:
+            self._failing_since = now
         final = isinstance(error, Refused) and error.final
-        if final or time.monotonic() - self._answered > _PATIENCE:
+        if final or now - self._failing_since > _PATIENCE:
             raise error
         self._say(f"{error.message}; trying again")
         time.sleep(_LATER)
@@ -203,7 +206,9 @@ class Following:
         if self._log is None and head is not None and head.begun:
             self._log = self._log_of(head)
         if self._log is not None and self._log.ended is None:
-            self._log.copy(_LATER)
+            self._read_the_rest(self._log)
+            if self._log.ended is not None and head is not None:
+                self._fetch_the_last(head, self._log.ended.pid)
         if look.complete and self._output is not None and not self._fetched:
             raise RunError(
                 f"the job has ended, and its outputs were not fetched in the {pod.HOLD} s for "
@@ -223,6 +228,32 @@ class Following:
             for sink in self._sinks:
                 write_all(sink, self._tail(culprit))
         return status
+
+    def _read_the_rest(self, log: Log) -> None:
+        """Pass on what is left of the first node's log: nothing writes to it any more.
+
+        Of an answer, a part would be another answer: there an error is raised.
+        """
+        until = time.monotonic() + _LAST
+        try:
+            while log.ended is None and time.monotonic() < until:
+                if log.copy(_LATER):
+                    if not log.complaint:
+                        return
+                    self._bear(refusal(log.complaint, ("logs",)))
+        except EngineError as error:
+            if self._output is None:
+                raise
+            self._say(f"the log of node 0 is cut short: {error.message}")
+
+    def _fetch_the_last(self, head: Pod, pid: int) -> None:
+        """Try to get the output of a program whose job another node's end has ended."""
+        if self._job.output is None or self._output is None:
+            return
+        try:
+            self._fetch(head, pid, self._job.output, self._output)
+        except EngineError as error:
+            self._say(f"the outputs of node 0 are lost: {error.message}")
 
     def _tail(self, node: Pod) -> bytes:
         arguments = (f"--container={self._container}", f"--tail={_TAIL}", f"pod/{node.name}")

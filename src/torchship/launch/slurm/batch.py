@@ -18,7 +18,7 @@ from torchship.launch import torchrun
 from torchship.launch.job import OUTPUT_VARIABLE, VARIABLE, Job
 from torchship.launch.slurm import containers
 from torchship.launch.slurm.containers import BEGUN, INSIDE, START, Step
-from torchship.oci.prune import JOB_LEASE
+from torchship.oci.prune import JOB_LEASE, LEASE
 
 BLIND = 72
 """Exit status of a job whose first node does not see the job's folder."""
@@ -98,8 +98,12 @@ done
 """
 
 
-def run(step: Step, means: str, *, places: tuple[Path, ...]) -> str:
-    """Return the bash that runs one step; it is refused where a node does not see a place."""
+def run(step: Step, runtime: str, *, places: tuple[Path, ...], root: Path | None = None) -> str:
+    """Return the bash that runs one step; it is refused where a node does not see a place.
+
+    ``root`` is the unpacked image, which `torchship prune` leaves alone until the step has ended,
+    whatever becomes of the torchship that began it.
+    """
     nodes, cpus = step.job.shape.nodes, step.job.shape.cpus
     srun = f"srun --nodes={nodes} --ntasks={nodes} --ntasks-per-node=1 --mpi=none"
     # sbatch's own is not inherited (Slurm 22.05, "RELEASE NOTES")
@@ -108,8 +112,10 @@ def run(step: Step, means: str, *, places: tuple[Path, ...]) -> str:
     if places:
         seen = " ".join(shlex.quote(str(place)) for place in places)
         lines.append(f"{srun} bash -c {shlex.quote(SEE)} see {seen} || exit")
-    if places and (fetch := containers.fetching(step.job, means)) is not None:
-        one = "srun --nodes=1 --ntasks=1 --mpi=none" if means == "apptainer" else srun
+    if root is not None:
+        lines.append(f"exec 8<{shlex.quote(str(root.parent / LEASE))} && flock --shared 8 || exit")
+    if places and (fetch := containers.fetching(step.job, runtime)) is not None:
+        one = "srun --nodes=1 --ntasks=1 --mpi=none" if runtime == "apptainer" else srun
         lines.append(f"{one} bash -c {shlex.quote(fetch)} || {{ echo {UNFETCHED}; exit 1; }}")
     lines += [
         # the name or address by which Slurm itself reaches this node, the first one of the job
@@ -117,10 +123,10 @@ def run(step: Step, means: str, *, places: tuple[Path, ...]) -> str:
         f" >{INSIDE}/head",
         f"{srun} --kill-on-bad-exit=1 \\\n"
         "    --output=stdout --error=stderr --open-mode=append \\\n    "
-        + " ".join(shlex.quote(word) for word in containers.program(step, means)),
+        + " ".join(shlex.quote(word) for word in containers.program(step, runtime)),
         "status=$?",
     ]
-    if (remove := containers.removing(step, means)) is not None:
+    if (remove := containers.removing(step, runtime)) is not None:
         everywhere = 'srun --nodes="$SLURM_JOB_NUM_NODES" --ntasks-per-node=1 --mpi=none'
         quoted = shlex.quote(remove)
         lines.append(f'[ "$status" = 0 ] || {everywhere} bash -c {quoted} >/dev/null 2>&1')
@@ -194,11 +200,11 @@ def _time(seconds: int) -> str:
     return f"{minutes // 1440}-{minutes // 60 % 24:02}:{minutes % 60:02}:00"
 
 
-def printed(submitted: str, step: Step, means: str) -> str:
+def printed(submitted: str, step: Step, runtime: str) -> str:
     """Return a job as people read it: the script, and the first run's step."""
     parts: Mapping[str, str] = {
-        "run": run(step, means, places=tuple(p for p in (step.folder, step.output) if p)),
-        **containers.files(step, means),
+        "run": run(step, runtime, places=tuple(p for p in (step.folder, step.output) if p)),
+        **containers.files(step, runtime),
         f"{INSIDE}/{START}": start(step.job, secret=True),
     }
     return submitted + "".join(f"\n# --- step-1/{name}\n{text}" for name, text in parts.items())

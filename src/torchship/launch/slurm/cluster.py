@@ -17,11 +17,12 @@ from msgspec.structs import replace
 
 from torchship.digest import Descriptor
 from torchship.engines import unpack
+from torchship.engines.client import last_words
 from torchship.engines.request import Request
 from torchship.errors import EngineError
 from torchship.launch import signals
 from torchship.launch.job import Job, Shape, job
-from torchship.launch.slurm import batch, bundle, containers, gpus, means, outcome, queue, rootfs
+from torchship.launch.slurm import batch, bundle, containers, gpus, outcome, queue, rootfs, runtime
 from torchship.launch.slurm.containers import BEGUN, INSIDE, START, Step
 from torchship.launch.slurm.follow import Log, Tail
 from torchship.launch.slurm.held import Held
@@ -59,7 +60,7 @@ class Slurm:
         self._reference = reference
         self._shape = shape
         self._store = store
-        self._means = with_
+        self._runtime = with_
         self._partition = partition
         self._account = account
         self._progress = progress
@@ -85,7 +86,7 @@ class Slurm:
         step = Step(job=asked, folder=folder / "step-1", output=output)
         script = batch.script(asked, folder, partition=self._partition, account=self._account)
         # on another machine nobody can be asked what the cluster has
-        run_by = means.MEANS[0] if self._means is None and self.missing() else self._with()
+        run_by = runtime.RUNTIMES[0] if self._runtime is None and self.missing() else self._with()
         return batch.printed(script, step, run_by)
 
     def prepare(self, image: Image, *, progress: Progress = SILENT) -> None:
@@ -129,7 +130,8 @@ class Slurm:
 
     def close(self) -> None:
         """End the job, if there is one."""
-        with signals.undisturbed():
+        # it is over: what it gave is not given up for a Ctrl-C that comes now
+        with suppress(KeyboardInterrupt), signals.undisturbed():
             if self._held is not None:
                 self._held.finish()
             self._drop()
@@ -160,13 +162,18 @@ class Slurm:
         (folder / "run").write_text(batch.asking(question, folder / "stdout"))
         for name in ("stdout", "status", "srun.log"):
             (folder / name).touch()
-        _ended(held)
+        if _ended(held) != 0:
+            said = last_words((folder / "srun.log").read_text(errors="replace"))
+            raise EngineError(
+                f"the first node could not be asked for its GPUs: {said}",
+                hint="or let the nodes run the image by --with apptainer|podman|docker",
+            )
         return (folder / "stdout").read_text(errors="replace")
 
     def _with(self) -> str:
-        if self._means is None:
-            self._means = means.found()
-        return self._means
+        if self._runtime is None:
+            self._runtime = runtime.found()
+        return self._runtime
 
     def _hold(self, asked: Job) -> Held:
         folder = _parent(self._store)
@@ -188,7 +195,7 @@ class Slurm:
     def _write(self, step: Step) -> None:
         """Write what a step needs; nobody but the user reads it."""
         texts = {
-            "run": batch.run(step, self._with(), places=self._places(step)),
+            "run": batch.run(step, self._with(), places=self._places(step), root=self._root),
             f"{INSIDE}/{START}": batch.start(
                 step.job, libraries=gpus.LIBRARIES if self._gpus else None
             ),

@@ -40,49 +40,49 @@ class Step(Struct, frozen=True, kw_only=True):
     output: Path | None
 
 
-def program(step: Step, means: str) -> tuple[str, ...]:
+def program(step: Step, runtime: str) -> tuple[str, ...]:
     """Return the words that follow srun's own options; the files that they name are `files`."""
-    if means == "oci":
+    if runtime == "oci":
         # The one way to tell a container of Slurm's which node it is on: its environment is the
         # step's, the same for all
         return (f"--container={step.folder / 'bundle'}", "--multi-prog", "programs")
     return ("bash", str(step.folder / "node"))
 
 
-def files(step: Step, means: str) -> dict[str, str]:
+def files(step: Step, runtime: str) -> dict[str, str]:
     """Return what a step's folder needs besides ``start``: names and texts."""
-    if means == "oci":
+    if runtime == "oci":
         last = step.job.shape.nodes - 1
         return {"programs": f"0-{last} /bin/sh {MOUNTED}/{START} %t\n"}
-    lines = {"docker": _docker, "podman": _podman, "apptainer": _apptainer}[means](step)
+    lines = {"docker": _docker, "podman": _podman, "apptainer": _apptainer}[runtime](step)
     return {"node": "\n".join(("#!/bin/bash", *lines, ""))}
 
 
-def fetching(job: Job, means: str) -> str | None:
+def fetching(job: Job, runtime: str) -> str | None:
     """Return the line that brings the image to a node, where that is not done from here."""
     reference = shlex.quote(str(job.reference))
-    if means in ("docker", "podman"):
+    if runtime in ("docker", "podman"):
         return (
-            f"{means} image inspect {reference} >/dev/null 2>&1 || "
-            f"{means} pull --quiet {reference} >/dev/null"
+            f"{runtime} image inspect {reference} >/dev/null 2>&1 || "
+            f"{runtime} pull --quiet {reference} >/dev/null"
         )
-    if means == "apptainer":
+    if runtime == "apptainer":
         # into the user's cache, by one node alone: the others share the home
         return f"apptainer exec docker://{reference} /bin/true"
     return None
 
 
-def removing(step: Step, means: str) -> str | None:
+def removing(step: Step, runtime: str) -> str | None:
     """Return the line that ends what a step has left on a node; None where Slurm itself does.
 
     Docker's and podman's containers are no children of the step, and Slurm may kill what is before
     it can say goodbye to them.
     """
-    if means not in ("docker", "podman"):
+    if runtime not in ("docker", "podman"):
         return None
     return (
-        f'left=$({means} ps --all --quiet --filter="name=^{_name(step)}-"); '
-        f'[ -z "$left" ] || {means} rm --force $left'
+        f'left=$({runtime} ps --all --quiet --filter="name=^{_name(step)}-"); '
+        f'[ -z "$left" ] || {runtime} rm --force $left'
     )
 
 

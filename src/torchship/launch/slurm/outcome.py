@@ -16,6 +16,7 @@ _MEMORY = re.compile(
 )
 _UNSEEN = re.compile(r"^\S+ does not see /.*$", re.M)
 _FIRST = re.compile(r"^srun: error: \S+: tasks? .*: Exited with exit code ([0-9]+)$", re.M)
+_NODE = re.compile(r"^srun: error: ([^\s:]+): tasks? ", re.M)
 _ENDED = re.compile(r"^srun: error: (\S+: tasks? .*)$", re.M)
 
 
@@ -47,8 +48,9 @@ def failed(step: Step, status: int, errors: bytes, *, number: str, progress: Pro
     if _MEMORY.search(said) or _MEMORY.search(told):
         raise queue.out_of_memory(number)
     if not begun:
+        nodes = ", ".join(dict.fromkeys(_NODE.findall(said))) or "the nodes"
         raise EngineError(
-            f"the nodes could not start the container: {_last(told) or _last(said)}",
+            f"{nodes} could not start the container: {_last(told) or _last(said)}",
             hint="the image must have /bin/sh; if it has, try --with apptainer|podman|docker",
         )
     if step.output is None:

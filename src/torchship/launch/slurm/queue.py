@@ -7,6 +7,7 @@ Source: ``sbatch(1)``, ``squeue(1)`` ("Job State Codes", "Job Reason Codes"), ``
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
 from pathlib import Path
 
 from msgspec import Struct
@@ -27,6 +28,21 @@ _HOPELESS = re.compile(
     r"launch failed requeued held|DependencyNeverSatisfied"
 )
 """Reasons for which a job would wait until somebody changes it, or the cluster."""
+
+
+_UNCERTAIN = re.compile(r"timed out|Zero Bytes|receive failure|Unexpected message", re.IGNORECASE)
+"""What is said of an answer that was lost on its way: the job may have been taken (slurm_errno)."""
+
+_OF_THE_SITE = {
+    "SBATCH_ACCOUNT": "account",
+    "SBATCH_CLUSTERS": "clusters",
+    "SBATCH_CONSTRAINT": "constraint",
+    "SBATCH_PARTITION": "partition",
+    "SBATCH_QOS": "qos",
+    "SBATCH_RESERVATION": "reservation",
+    "SBATCH_TIMELIMIT": "time",
+}
+"""Variables that say where a user's jobs go, and the options that they stand for."""
 
 
 class State(Struct, frozen=True, kw_only=True):
@@ -67,12 +83,33 @@ class Ended(Struct, frozen=True, kw_only=True):
 
 def installed() -> bool:
     """Tell whether this machine can submit a job."""
-    return Client("sbatch").installed
+    return _client("sbatch").installed
+
+
+def _client(program: str, *, given: Collection[str] = ()) -> Client:
+    """Return one of Slurm's programs; ``given`` are options that the user's variables do not undo.
+
+    Of sbatch's options, a variable counts more than a line of the script (``sbatch(1)``, "INPUT
+    ENVIRONMENT VARIABLES"), and it may make several jobs of one, or wait for it. What squeue and
+    scancel do without a word of ours would be another thing for everyone.
+    """
+    client = Client(program, health="scontrol ping")
+    client.environment = {
+        name: value for name, value in client.environment.items() if _is_kept(name, given)
+    }
+    return client
+
+
+def _is_kept(variable: str, given: Collection[str]) -> bool:
+    if not variable.startswith(("SBATCH_", "SQUEUE_", "SCANCEL_")):
+        return True
+    option = _OF_THE_SITE.get(variable)
+    return option is not None and option not in given
 
 
 def configuration() -> Path | None:
     """Return where the cluster's configuration is; None where nobody says."""
-    answer = Client("scontrol").ask("show", "config", patience=_PATIENCE)
+    answer = _client("scontrol").ask("show", "config", patience=_PATIENCE)
     match = re.search(r"^SLURM_CONF\s*=\s*(/.*?)\s*$", answer.out, re.M)
     return Path(match[1]) if answer.status == 0 and match else None
 
@@ -86,7 +123,9 @@ def submit(script: str) -> str:
 
     After any other error, there may be a job: see `named`.
     """
-    answer = Client("sbatch").ask("--parsable", stdin=script.encode(), patience=_PATIENCE)
+    given = re.findall(r"^#SBATCH --([a-z-]+)", script, re.MULTILINE)
+    sbatch = _client("sbatch", given=given)
+    answer = sbatch.ask("--parsable", stdin=script.encode(), patience=_PATIENCE)
     number = answer.out.strip().partition(";")[0]
     if answer.status != 0 or not number.isdecimal():
         raise refused(answer.err)
@@ -95,12 +134,17 @@ def submit(script: str) -> str:
 
 def named(name: str) -> str | None:
     """Return the number of a job that has a name, if there is one."""
-    answer = Client("squeue").ask("--noheader", f"--name={name}", "--format=%A", patience=_PATIENCE)
+    answer = _client("squeue").ask(
+        "--noheader", f"--name={name}", "--format=%A", patience=_PATIENCE
+    )
     return next((word for word in answer.out.split() if word.isdecimal()), None)
 
 
-def refused(errors: str) -> Refused:
-    """Return what is told of a job that Slurm does not take; ``errors`` is what it printed."""
+def refused(errors: str) -> EngineError:
+    """Return what is told of a job that Slurm does not take; ``errors`` is what it printed.
+
+    `Refused`, unless it may have been taken after all.
+    """
     lines = [line.partition("error: ")[2] or line for line in errors.splitlines() if line.strip()]
     told = lines[-1].strip() if lines else "it did not say why"
     told = told.removeprefix("Batch job submission failed: ").rstrip(".")
@@ -108,6 +152,11 @@ def refused(errors: str) -> Refused:
         return Refused(
             f"no Slurm cluster can be reached from here: {told}",
             hint="run this where `sinfo` lists the nodes, such as a login node",
+        )
+    if _UNCERTAIN.search(told):
+        return EngineError(
+            f"Slurm's controller did not say whether it takes the job: {told}",
+            hint="try again when `scontrol ping` answers at once",
         )
     return Refused(
         f"Slurm refuses the job: {told}",
@@ -119,7 +168,7 @@ def refused(errors: str) -> Refused:
 def state(number: str) -> State | None:
     """Return a job's state; None where it has left the queue."""
     try:
-        answer = Client("squeue").ask(
+        answer = _client("squeue").ask(
             "--noheader", f"--jobs={number}", "--format=%T|%r|%N", patience=_PATIENCE
         )
     except EngineError as error:
@@ -136,7 +185,7 @@ def state(number: str) -> State | None:
 
 def ended(number: str) -> Ended | None:
     """Return how a job ended; None where Slurm does not remember it, or it has not."""
-    answer = Client("scontrol").ask("show", "job", number, patience=_PATIENCE)
+    answer = _client("scontrol").ask("show", "job", number, patience=_PATIENCE)
     fields = dict(re.findall(r"(JobState|Reason|ExitCode)=(\S+)", answer.out))
     word = fields.get("JobState", "")
     if answer.status != 0 or not word or word in (*_WAITING, *_RUNNING):
@@ -151,7 +200,7 @@ def ended(number: str) -> Ended | None:
 
 def cancel(number: str) -> None:
     """End a job, wherever it is; raise `EngineError` where Slurm does not."""
-    answer = Client("scancel").ask(number, patience=_PATIENCE)
+    answer = _client("scancel").ask(number, patience=_PATIENCE)
     if answer.status != 0 and state(number) is not None:
         raise EngineError(
             f"Slurm does not end job {number}: {answer.complaint}",

@@ -7,7 +7,7 @@ import shutil
 from torchship.errors import EngineError
 from torchship.launch.slurm import queue
 
-MEANS = ("oci", "apptainer", "podman", "docker")
+RUNTIMES = ("oci", "apptainer", "podman", "docker")
 """In the order in which they are looked for."""
 
 _CONFIGURED = "oci.conf"
@@ -22,12 +22,12 @@ def found() -> str:
     """
     configuration = queue.configuration()
     if configuration is not None and (configuration.parent / _CONFIGURED).is_file():
-        return MEANS[0]
-    for name in MEANS[1:]:
+        return RUNTIMES[0]
+    for name in RUNTIMES[1:]:
         if shutil.which(name) is not None:
             return name
     raise EngineError(
         "this cluster runs no containers, as far as can be seen from here: there is no "
-        f"{_CONFIGURED} beside Slurm's configuration, and none of {', '.join(MEANS[1:])}",
+        f"{_CONFIGURED} beside Slurm's configuration, and none of {', '.join(RUNTIMES[1:])}",
         hint="if its nodes have one of them, name it: --with oci|apptainer|podman|docker",
     )
