@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from torchship.errors import ProjectError
+from torchship.errors import ProjectError, UsageError
 from torchship.project.requirements import logical_lines, read
 
 
@@ -120,6 +120,29 @@ def test_of_a_pyproject_only_the_dependencies_count(project):
     first = read(project(text.format("a", "six"))).digests
     assert read(project(text.format("b", "six"))).digests == first
     assert read(project(text.format("b", "numpy"))).digests != first
+
+
+@pytest.mark.parametrize("text", ['["dependencies"]', '["version", "dependencies"]'])
+def test_dependencies_that_only_a_build_can_tell_are_refused(project, text):
+    """They are not taken for none: it is said, unless a requirements.txt lists them."""
+    found = project(f'[project]\nname = "x"\ndynamic = {text}\n')
+    with pytest.raises(ProjectError, match="has dynamic dependencies") as raised:
+        read(found)
+    assert "requirements.txt" in raised.value.hint
+    found = project(found.root.joinpath("pyproject.toml").read_text(), requirements__txt="six\n")
+    assert read(found).names == {"six"}
+
+
+def test_a_version_that_only_a_build_can_tell_is_none_of_ours(project):
+    """`dynamic` names what a project's wheel is told of, and most of that is not asked for."""
+    found = project('[project]\nname = "x"\ndynamic = ["version"]\n')
+    assert read(found).names == frozenset()
+
+
+def test_dynamic_fields_are_a_list(project):
+    """A string of them is a mistake, and is not searched for a word."""
+    with pytest.raises(UsageError, match=r"project\.dynamic in pyproject\.toml is not a list"):
+        project('[project]\nname = "x"\ndynamic = "dependencies"\n')
 
 
 def test_continued_lines_keep_the_number_of_their_first():

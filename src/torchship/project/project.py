@@ -114,7 +114,7 @@ def load(root: Path, *, command: Sequence[str] = ()) -> Project:
         table,
         root=root,
         name=default_name(root, document),
-        has_deps="dependencies" in metadata,
+        has_deps="dependencies" in (*metadata, *_dynamic(metadata)),
     )
     if not command:
         _check_command(project)
@@ -151,6 +151,14 @@ def _table(document: Mapping[str, object], key: str, path: str) -> Mapping[str, 
     if not isinstance(value, dict):
         raise UsageError(f"{path} in {PYPROJECT} is not a table")
     return value
+
+
+def _dynamic(metadata: Mapping[str, object]) -> Sequence[object]:
+    """Return the fields of ``[project]`` that only a build of the project could tell."""
+    fields = metadata.get("dynamic", [])
+    if not isinstance(fields, list):
+        raise UsageError(f"project.dynamic in {PYPROJECT} is not a list")
+    return fields
 
 
 def _check_python(project: Project, wanted: object) -> None:

@@ -88,7 +88,7 @@ def read(table: Mapping[str, object], *, root: Path, name: str, has_deps: bool) 
     """Check the table and fill in its defaults; raise `UsageError` with every issue at once.
 
     ``name`` is the default for ``name``; ``has_deps`` tells that pyproject.toml itself lists
-    dependencies.
+    dependencies, or says that only its build can.
     """
     issues: list[str] = []
     found = tables.read(_Settings, table, PATH, issues)
