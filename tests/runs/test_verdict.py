@@ -263,6 +263,30 @@ def test_no_spread_at_all():
     assert level(author, accuracies(0.9, first=9)) is Level.NOT_REPRODUCED
 
 
+def test_equal_numbers_are_no_proof_of_equal_ones():
+    """A last digit, or one example more, is within what chance does to the next run."""
+    loss = 0.55139712524
+    author = record(*(run(seed, test_loss=loss) for seed in range(1, 6)), metrics=(LOSS,))
+    digit = compare(author, record(run(9, test_loss=loss - 1e-11), metrics=(LOSS,)))
+    assert digit.level is Level.INCONCLUSIVE
+    assert level(author, record(run(9, test_loss=0.9), metrics=(LOSS,))) is Level.NOT_REPRODUCED
+    counted = Metric(name="test_accuracy", examples=10_000)
+    author = accuracies(*[0.99] * 5, metric=counted)
+    assert level(author, accuracies(0.9901, first=9, metric=counted)) is Level.INCONCLUSIVE
+    assert level(author, accuracies(0.98, first=9, metric=counted)) is Level.NOT_REPRODUCED
+
+
+def test_times_are_not_claimed_and_make_no_runs_different():
+    """No machine takes as long as another; five runs of one seed stay one."""
+    runs = [run(None, loss=0.5, seconds=79.5 + extra) for extra in range(5)]
+    author = record(*runs, metrics=())
+    assert [each.name for each in author.claims] == ["loss"]
+    assert author.claims[0].n == 1
+    assert level(author, record(run(None, loss=0.5 + 1e-12, seconds=200.0))) is Level.INCONCLUSIVE
+    stated = record(*runs, metrics=(Metric(name="seconds", better="lower"),))
+    assert [each.name for each in stated.claims] == ["seconds"]
+
+
 # -- all claims must hold
 
 
@@ -302,6 +326,21 @@ def test_a_metric_that_diverged_is_not_reproduced():
     assert "NaN" in found.reasons[0]
 
 
+@pytest.mark.parametrize(
+    ("bad", "expected"),
+    [
+        (replace(run(1), diverged=("test_accuracy",)), Level.NOT_REPRODUCED),
+        (run(1, accuracy=0.9915), Level.INCONCLUSIVE),
+    ],
+    ids=["NaN", "missing"],
+)
+def test_a_run_that_does_not_count_in_the_mean_must_have_come_out_all_the_same(bad, expected):
+    """Fresh seeds are judged alone, but no run of the author's seeds may be no number."""
+    fresh = [run(seed, test_accuracy=value) for seed, value in enumerate(FIVE, start=6)]
+    assert level(accuracies(*FIVE), record(*fresh)) is Level.WITHIN_TOLERANCE
+    assert level(accuracies(*FIVE), record(bad, *fresh)) is expected
+
+
 def test_a_record_that_claims_nothing_is_not_confirmed():
     """There is nothing to judge."""
     empty = record(replace(run(1), outputs={}), claims=())
@@ -330,6 +369,30 @@ def test_other_data_are_not_a_reproduction():
     )
     assert found.level is Level.INCONCLUSIVE
     assert "the data differ: /data/x" in found.reasons[0]
+
+
+def test_what_the_caller_added_is_not_in_the_image():
+    """Folders of the machine may hold another program, and a variable another setting."""
+    author = accuracies(*FIVE)
+    for other, told_of in (
+        (accuracies(*FIVE, mounts=("/workspace/main.py",)), "/workspace/main.py"),
+        (accuracies(*FIVE, variables=("LR",)), "LR"),
+    ):
+        found = compare(author, other)
+        assert found.level is Level.INCONCLUSIVE
+        assert found.reasons[0].endswith(f" {told_of}")
+    mounted = accuracies(*FIVE, mounts=("/data",))
+    assert "the author's runs alone had folders" in compare(mounted, author).reasons[0]
+    assert level(mounted, mounted) is Level.BIT_IDENTICAL
+
+
+def test_a_variable_of_the_authors_is_told_where_nothing_passes():
+    """Where the numbers are the same without it, it does not matter."""
+    author = accuracies(*FIVE, variables=("NCCL_DEBUG",))
+    assert level(author, accuracies(*FIVE)) is Level.BIT_IDENTICAL
+    failed = compare(author, accuracies(0.9, first=9))
+    assert failed.level is Level.NOT_REPRODUCED
+    assert failed.reasons[-1].endswith("that these had not: NCCL_DEBUG")
 
 
 def test_another_image_never_passes():

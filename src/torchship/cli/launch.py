@@ -235,7 +235,7 @@ def _planned(chosen: tuple[int, ...], count: int, stated: Declared) -> tuple[int
 
 def _finish(made: Record, stated: Declared, directory: RecordDirectory) -> None:
     """Write the record and tell what the runs gave; raise `RunError` where one failed."""
-    from torchship.cli.report import drawn
+    from torchship.cli.report import draw_beside
     from torchship.runs.recording import check
     from torchship.runs.statement import encode
 
@@ -247,7 +247,7 @@ def _finish(made: Record, stated: Declared, directory: RecordDirectory) -> None:
     directory.record.write_bytes(encode(made))
     show(made)
     if lacking is None:
-        click.echo(f"report: {drawn(directory.path)}", err=True)
+        draw_beside(directory.path)
     else:
         click.echo(f"no reproduction can be judged by this record: {lacking}", err=True)
     click.echo(directory.record)

@@ -70,7 +70,7 @@ def record(
     TARGET is a directory or an image reference. How a seed reaches the program is `seed` in
     [tool.torchship]. The record's path is printed.
     """
-    from torchship.cli.report import drawn
+    from torchship.cli.report import draw_beside
     from torchship.display import display
     from torchship.engines.request import Request
     from torchship.project.revision import revision
@@ -129,7 +129,7 @@ def record(
     check(made, stated, folder)
     folder.record.write_bytes(encode(made))
     show(made)
-    click.echo(f"report: {drawn(folder.path)}", err=True)
+    draw_beside(folder.path)
     click.echo(folder.record)
 
 

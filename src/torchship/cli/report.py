@@ -9,6 +9,7 @@ import click
 
 from torchship.cli.common import example, open_store
 from torchship.display import clean
+from torchship.errors import TorchshipError
 
 if TYPE_CHECKING:
     from torchship.oci.describe import ImageDescription
@@ -56,6 +57,14 @@ def drawn(run: Path, output: Path | None = None) -> Path:
 
     author = read(run / AUTHOR) if is_reproduction(run) else None
     return _draw(author, read(run), output or _beside(run), _folder(run))
+
+
+def draw_beside(run: Path) -> None:
+    """Draw a page beside runs, and say where it is; or why there is none, as these count alone."""
+    try:
+        click.echo(f"report: {drawn(run)}", err=True)
+    except (TorchshipError, OSError) as fault:
+        click.echo(clean(f"no report could be drawn: {fault}"), err=True)
 
 
 def _draw(author: Published | None, made: Published, output: Path, folder: Path) -> Path:

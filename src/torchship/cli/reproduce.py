@@ -204,7 +204,7 @@ def reproduce(
     exit code is returned. The program gets no network, and sees nothing of this machine but
     its own output directory. A record of these runs is written beside their outputs.
     """
-    from torchship.cli.report import drawn
+    from torchship.cli.report import draw_beside
     from torchship.runs.judgement import Level
     from torchship.runs.verdict import Verdict
     from torchship.runs.verdict import compare as judged
@@ -230,7 +230,7 @@ def reproduce(
     verdict = judged(author, made)
     tell(verdict, author, made, as_json=as_json)
     click.echo(f"record: {folder.record}", err=True)
-    click.echo(f"report: {drawn(folder.path)}", err=True)
+    draw_beside(folder.path)
     sys.exit(verdict.exit_code)
 
 
@@ -272,6 +272,7 @@ def _reproduced(
         for sentence in expectation(published.record, here):
             progress.say(clean(f"expect: {sentence}"))
         folder = run_directory(output, ready.image.descriptor.digest)
+        ready.store.release()  # the layers are leased: `prune` need not wait for the runs' end
         with quoted(2) as sink:
             made = reproducing.reproduce(
                 published,
@@ -304,7 +305,10 @@ def fetch(
     store = open_store()
     if named.registry == HUB and not reference.startswith((HUB, f"index.{HUB}")):
         with suppress(ImageNotFound):
-            return store.find(reference), None
+            found = store.find(reference)
+            # one that its registry has is judged by what is listed there, not by anybody's records
+            if named.name not in {origin.name for origin in store.origins.get(found.digest)}:
+                return found, None
     if needed is not None and not refers(named, needed):
         raise nothing_attached()
     pulled = pull(

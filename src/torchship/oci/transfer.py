@@ -219,9 +219,10 @@ def _blobs_now(registry: Registry, reference: Reference) -> frozenset[Digest]:
     except HostileInput:
         return frozenset()  # it is about to be replaced
     except RegistryError as fault:
-        if fault.status not in _ABSENT:
+        # Who may not read may yet write; and what cannot be read (200) is about to be replaced.
+        if fault.status not in {200, *_ABSENT}:
             raise
-        return frozenset()  # who may not read may yet write
+        return frozenset()
 
 
 def _named_now(registry: Registry, reference: Reference) -> Iterator[Digest]:

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from typing import Literal
 
 from torchship.project.project import Metric
+from torchship.runs.curve import tells_time
 from torchship.runs.record import Claim, Run
 from torchship.runs.student import quantile
 
@@ -15,13 +16,14 @@ from torchship.runs.student import quantile
 def claims(runs: Sequence[Run], metrics: Iterable[Metric] = ()) -> tuple[Claim, ...]:
     """Return a claim for each declared metric that every successful run gave.
 
-    Where none is declared, every number that all the runs gave is claimed: then which way is
-    better is not known.
+    Where none is declared, every number that all the runs gave is claimed, but those that tell
+    times: then which way is better is not known.
     """
     done = observations(runs)
     declared = {metric.name: metric for metric in metrics}
     given = set.intersection(*(set(run.metrics) for run in done)) if done else set()
-    names = [name for name in declared if name in given] if declared else sorted(given)
+    undeclared = sorted(name for name in given if not tells_time(name))
+    names = [name for name in declared if name in given] if declared else undeclared
     return tuple(claim(name, done, declared.get(name)) for name in names)
 
 
@@ -50,14 +52,18 @@ def claim(name: str, done: Sequence[Run], metric: Metric | None) -> Claim:
 def observations(runs: Sequence[Run]) -> tuple[Run, ...]:
     """Return the successful runs that are independent of each other.
 
-    Runs without a seed that all gave the same numbers are one run, made again: they say
-    nothing of the spread between seeds, which would otherwise pass for zero.
+    Runs without a seed that all gave the same numbers, but for times, are one run, made again:
+    they say nothing of the spread between seeds, which would otherwise pass for zero.
     """
     done = tuple(run for run in runs if run.status == 0)
     unseeded = all(run.seed is None for run in done)
-    if unseeded and len(done) > 1 and all(run.metrics == done[0].metrics for run in done):
+    if unseeded and len(done) > 1 and len({_numbers(run) for run in done}) == 1:
         return done[:1]
     return done
+
+
+def _numbers(run: Run) -> frozenset[tuple[str, float]]:
+    return frozenset(each for each in run.metrics.items() if not tells_time(each[0]))
 
 
 def tolerance(spread: float, n: int) -> float:

@@ -115,8 +115,13 @@ def _lines(log: Path) -> Iterator[Mapping[str, float]]:
             yield {LINE: float(place), **dict(list(numbers.items())[:_MOST_NAMES])}
 
 
+def tells_time(name: str) -> bool:
+    """Tell whether a number of that name says how long something took, which no run gives twice."""
+    return _TIMES.search(name) is not None
+
+
 def _is_kept(name: str) -> bool:
-    return 0 < len(name) <= 100 and name.isprintable() and not _TIMES.search(name)
+    return 0 < len(name) <= 100 and name.isprintable() and not tells_time(name)
 
 
 def _text_lines(file: Path) -> Iterator[str]:

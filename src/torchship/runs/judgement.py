@@ -22,6 +22,9 @@ BEYOND_CHANCE = 0.995
 
 _BINOMIAL = 1.96
 
+_ROUNDING = 1e-5
+"""Of a number in single precision that was summed in another order: how far it may be off."""
+
 
 class Level(StrEnum):
     """The five verdicts, in their own words."""
@@ -87,8 +90,17 @@ class Judgement:
     reason: str = ""
 
 
-def judge(claim: Claim, author: Sequence[Run], reproducer: Sequence[Run]) -> Judgement:
+def judge(
+    claim: Claim,
+    author: Sequence[Run],
+    reproducer: Sequence[Run],
+    *,
+    every: Sequence[Run] | None = None,
+) -> Judgement:
     """Judge one claim by independent runs of both sides.
+
+    ``every`` are all runs of the reproducer, where ``reproducer`` are those that count in the mean:
+    each of them must have given a number.
 
     With D the difference of the means and SE its standard error: within tolerance where
     |D| + t(.95, df) SE <= delta; not reproduced where |D| > delta and |D| > t(.995, df) SE;
@@ -96,9 +108,9 @@ def judge(claim: Claim, author: Sequence[Run], reproducer: Sequence[Run]) -> Jud
     """
     name, n, m = claim.name, len(author), len(reproducer)
     theirs = [run.metrics[name] for run in author]
-    ours = [run.metrics[name] for run in reproducer if name in run.metrics]
+    every = reproducer if every is None else every
     center = average(theirs)
-    if any(name in run.diverged for run in reproducer):
+    if any(name in run.diverged for run in every):
         return Judgement(
             claim=claim,
             level=Level.NOT_REPRODUCED,
@@ -108,21 +120,25 @@ def judge(claim: Claim, author: Sequence[Run], reproducer: Sequence[Run]) -> Jud
             better=False,
             reason="it came out as NaN, or infinite",
         )
-    if len(ours) < m:
+    given = sum(name in run.metrics for run in every)
+    if given < len(every):
         return Judgement(
             claim=claim,
             level=Level.INCONCLUSIVE,
             n=n,
             m=m,
             author=center,
-            reason=f"the reproduction gave it in {len(ours)} of {m} runs",
+            reason=f"the reproduction gave it in {given} of {len(every)} runs",
         )
+    ours = [run.metrics[name] for run in reproducer]
     mean = average(ours)
     difference = mean - center
     spread, df = _spread(theirs, ours)
     error = None if spread is None else spread * math.sqrt(1 / n + 1 / m)
     near = None if error is None else quantile(WITHIN_CHANCE, df) * error
-    far = None if error is None else quantile(BEYOND_CHANCE, df) * error
+    far = None
+    if spread is not None:
+        far = quantile(BEYOND_CHANCE, df) * max(spread, _least(claim)) * math.sqrt(1 / n + 1 / m)
     level, reason = _level(abs(difference), claim.tolerance, near, far)
     binomial = _binomial(claim, center, mean) if n == m == 1 else None
     if binomial is not None and level is Level.INCONCLUSIVE:
@@ -145,6 +161,17 @@ def judge(claim: Claim, author: Sequence[Run], reproducer: Sequence[Run]) -> Jud
         binomial=binomial,
         reason=reason,
     )
+
+
+def _least(claim: Claim) -> float:
+    """Return the spread that runs have at least, however alike they came out.
+
+    Some equal numbers are no proof that the next would be equal, too: an accuracy moves by whole
+    examples, and the last digits of a sum by the order in which a processor adds.
+    """
+    if claim.spread != 0.0:
+        return 0.0
+    return 1 / claim.examples if claim.examples else _ROUNDING * abs(claim.mean)
 
 
 def _is_better(difference: float, claim: Claim) -> bool | None:

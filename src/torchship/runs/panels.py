@@ -174,7 +174,9 @@ def _counter(curves: Sequence[Curve]) -> str | None:
     name = step_name(curves[0])
     for curve in curves:
         steps = [step.get(name, math.nan) for step in curve.steps] if name else []
-        if name is None or not all(one < two for one, two in pairwise(steps)):
+        if name is None or not all(math.isfinite(step) for step in steps):
+            return None
+        if not all(one < two for one, two in pairwise(steps)):
             return None
     return name
 

@@ -19,6 +19,7 @@ from torchship.progress import Progress
 from torchship.project.project import Metric
 from torchship.project.revision import Revision
 from torchship.project.seeds import seeded
+from torchship.runs import profile
 from torchship.runs.claims import claims
 from torchship.runs.execution import Declared, Execution, execute, source, used
 from torchship.runs.inside import Facts, check_data, tensors
@@ -199,6 +200,8 @@ def _record(
         torchship=__version__,
         engine=engine.name,
         network=plan.request.network,
+        variables=_set_by_the_caller(plan),
+        mounts=tuple(sorted(mount.target for mount in plan.request.mounts)),
         source=code,
         data=data,
         determinism=Determinism(
@@ -213,6 +216,11 @@ def _record(
         software=found.software,
         claims=claims(runs, done[0].metrics),
     )
+
+
+def _set_by_the_caller(plan: Plan) -> tuple[str, ...]:
+    pinned = profile.NAMES if plan.profile == "strict" else frozenset()
+    return tuple(sorted(name for name in plan.request.environment if name not in pinned))
 
 
 def measured(execution: Execution, declared: Declared, folder: RunDirectory) -> None:

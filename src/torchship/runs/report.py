@@ -152,7 +152,7 @@ def _part(
         judgement=judgement,
         figure=claim_figure(claim, author, here, judgement),
         n=len(author),
-        m=len(here),
+        m=judgement.m if judgement else len(here),
         t_near=quantile(WITHIN_CHANCE, df) if df else None,
         t_far=quantile(BEYOND_CHANCE, df) if df else None,
         t_tolerance=quantile(WITHIN_CHANCE, claim.n - 1) if claim.n > 1 else None,

@@ -54,7 +54,7 @@ def compare(author: Record, reproducer: Record) -> Verdict:
     differs = differences(author, reproducer)
     theirs, ours = observations(author.runs), observations(reproducer.runs)
     counted, left_out = _news(ours, author)
-    claims = tuple(judge(claim, theirs, counted) for claim in author.claims)
+    claims = tuple(judge(claim, theirs, counted, every=ours) for claim in author.claims)
     if differs == ():
         level = Level.BIT_IDENTICAL
         reasons = [_identical(reproducer)]
@@ -63,6 +63,11 @@ def compare(author: Record, reproducer: Record) -> Verdict:
         level, reasons = _together(claims)
     if differs != () and left_out:
         reasons.append(left_out)
+    unset = sorted({*author.variables} - {*reproducer.variables})
+    if unset and level.exit_code != 0:
+        reasons.append(
+            f"the author's runs had variables set that these had not: {', '.join(unset)}"
+        )
     if not _same_image(author, reproducer) and level.exit_code == 0:
         reasons = [
             "the images differ, so this is not a run of what was published, though its numbers "
@@ -177,12 +182,25 @@ def _something_else(author: Record, reproducer: Record) -> tuple[str, ...]:
         found.append(_command_differs(author, reproducer))
     if author.seed != reproducer.seed:
         found.append("the seed is given in another way")
+    if author.mounts != reproducer.mounts:
+        found.append(_mounts_differ(author, reproducer))
+    if more := sorted({*reproducer.variables} - {*author.variables}):
+        found.append(f"variables were set that the author's runs had not: {', '.join(more)}")
     theirs = {file.name: file.digest for file in author.data}
     ours = {file.name: file.digest for file in reproducer.data}
     for name in sorted(theirs.keys() & ours.keys()):
         if theirs[name] != ours[name]:
             found.append(f"the data differ: {name}")
     return tuple(found)
+
+
+def _mounts_differ(author: Record, reproducer: Record) -> str:
+    """Say where folders stood that are not in the image: what is in them, nobody knows."""
+    for record, whose in ((reproducer, "these runs"), (author, "the author's runs")):
+        other = author if record is reproducer else reproducer
+        if more := [path for path in record.mounts if path not in other.mounts]:
+            return f"{whose} alone had folders of the machine at {', '.join(more)}"
+    return "other folders of the machine were mounted"
 
 
 def _command_differs(author: Record, reproducer: Record) -> str:
