@@ -108,6 +108,16 @@ def test_nothing_is_sent_twice(store, name, pusher, proxy):
     assert proxy.count("GET", "/blobs/") == 0
 
 
+@pytest.mark.parametrize("status", [200, 403])
+def test_what_a_name_stood_for_need_not_be_understood(store, name, pusher, proxy, status):
+    """A manifest of another age, or one that may not be read, is replaced like any other."""
+    made = images.image(store, [("a", 1000)])
+    old = {"Content-Type": "application/vnd.docker.distribution.manifest.v1+prettyjws"}
+    proxy.on("GET", "/manifests/v1", faults.answered(status, old, b'{"schemaVersion": 1}'))
+    send(store, made, name, pusher)
+    assert pusher.manifest(name)[1].digest == made.digest
+
+
 def test_after_an_edit_the_name_tells_what_is_there(store, name, pusher, proxy):
     """Of what the name's older image lacks, only a large blob is asked for before it is sent."""
     send(store, images.image(store, [("a", 1000), ("b", 2000), ("c", 30)]), name, pusher)

@@ -435,6 +435,22 @@ def test_a_counter_that_starts_again_is_not_an_axis():
     assert [(panel.name, panel.across) for panel in found] == [("batch", "step"), ("loss", "step")]
 
 
+def test_a_single_step_without_the_counter_is_drawn_all_the_same():
+    """A reproduction that crashed early left one number, and no epoch."""
+    alone = Curve(source="stdout", count=1, steps=({"loss": 2.0},))
+    here = [replace(run(1, status=1), curve=alone)]
+    assert [panel.name for panel in panels([curved(1, [1.0, 0.5, 0.25])], here, None)] == ["loss"]
+
+
+def test_runs_that_do_not_count_are_not_counted():
+    """The mean is over the fresh seeds, and the page says of how many runs."""
+    author = record(*(run(seed, test_accuracy=0.9 + seed / 1e4) for seed in range(1, 6)))
+    here = record(*(run(seed, test_accuracy=0.9 + seed / 2e4) for seed in range(1, 11)))
+    shown = page(author, here)
+    assert "5 runs" in shown
+    assert "10 runs</" not in shown
+
+
 def test_what_only_counts_is_no_curve():
     """The epoch beside the step gets no panel of its own."""
     steps = tuple({"step": n + 1.0, "epoch": n // 3 + 1.0, "loss": 1 / (n + 1)} for n in range(9))
