@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -137,6 +138,7 @@ def _base_for_host(
     """Return a base that this machine can run, with the Python that another platform's has."""
     from torchship.engines.python import interpreter_for
     from torchship.layers.debian import DebianRecipe
+    from torchship.oci.base import resolve_image
     from torchship.project import resolve
 
     host = Platform.host()
@@ -149,6 +151,7 @@ def _base_for_host(
             progress=progress,
             state=store.home / "apt",
             cache=store.home / "uv",
+            resolve_image=partial(resolve_image, store=store, progress=progress),
         )
         held, pins = found.platform(host), found
     if held.python != entry.python:
@@ -158,6 +161,9 @@ def _base_for_host(
             hint="lock both platforms at once: torchship lock --upgrade "
             f"--platform {host} --platform {entry.platform}",
         )
+    published = published_base(held, store=store, progress=progress, cache=None)
+    if published is not None:
+        return published.layers
     suite = held.base.reference.partition(":")[2]
     return derive(
         (DebianRecipe(suite=suite, packages=held.base.packages),),

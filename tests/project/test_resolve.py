@@ -228,12 +228,6 @@ def test_packages_need_a_debian_base(shelf, project, tmp_path):
         locked(one, tmp_path)
 
 
-def test_without_a_registry_an_image_is_no_base(shelf, project, tmp_path):
-    """The error says which base works."""
-    with pytest.raises(ResolveError, match="is an image of a registry"):
-        resolve(project(BASE), progress=SILENT, state=tmp_path)
-
-
 def test_data_that_nobody_has_is_told(shelf, project, tmp_path):
     """Without a mirror or an address the size of a data file cannot be pinned."""
     one = project(BASE + f'data = [{{ path = "/d", sha256 = "{"0" * 64}" }}]\n')

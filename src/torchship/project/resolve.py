@@ -98,7 +98,7 @@ def resolve(
     progress: Progress,
     state: Path,
     cache: Path | None = None,
-    resolve_image: ResolveImage | None = None,
+    resolve_image: ResolveImage,
 ) -> Lock:
     """Return a lock for ``platforms`` (default: the project's), one pin for every file.
 
@@ -147,7 +147,7 @@ class _Resolver(Struct, frozen=True, kw_only=True):
     progress: Progress
     state: Path
     cache: Path | None
-    resolve_image: ResolveImage | None
+    resolve_image: ResolveImage
 
     def kept_bases(self, platforms: Sequence[Platform]) -> Mapping[Platform, PlatformLock] | None:
         """Return what the kept lock has for these platforms, if their bases can all stay."""
@@ -251,11 +251,6 @@ class _Resolver(Struct, frozen=True, kw_only=True):
             raise ResolveError(
                 f"tool.torchship.packages cannot be added to {reference}",
                 hint="only debian:SUITE is made of packages: take that, or an image that has them",
-            )
-        if self.resolve_image is None:
-            raise ResolveError(
-                f"the base {reference} is an image of a registry, which this torchship cannot ask",
-                hint='set base = "debian:bookworm" in [tool.torchship]',
             )
         image = self.resolve_image(reference, platform)
         base = BasePin(reference=reference, digest=image.digest)
