@@ -241,11 +241,11 @@ def test_a_debian_base_tells_the_full_version_of_python(project, tmp_path, monke
     """The suite's packages are pinned by apt, and Python's version is read from them."""
     if shutil.which("apt-get") is None:
         pytest.skip("needs apt-get")
-    found = resolve(project(), progress=SILENT, state=tmp_path / "state")
+    found = locked(project(), tmp_path)
     entry = found.platform(AMD64)
     assert entry.python.startswith("3.11.")
     assert {"bash", "python3"} <= {pin.name for pin in entry.base.packages}
-    again = resolve(project(), previous=found, progress=SILENT, state=tmp_path / "state")
+    again = locked(project(), tmp_path, previous=found)
     assert again == found
 
 
