@@ -9,7 +9,7 @@ import torchship
 
 ROOT = Path(torchship.__file__).parent
 FLOW = ("project", "layers", "oci", "engines", "runs", "launch", "export")
-GROUND = {"errors", "discreet", "digest", "canonical", "platform", "progress", "amounts"}
+GROUND = {"errors", "discreet", "digest", "canonical", "platform", "progress", "amounts", "whole"}
 # what stands in scripts is never imported: an image's own Python runs it, in a container
 APART = {"templates", "scripts"}
 MODULES = sorted(path for path in ROOT.rglob("*.py") if not APART & set(path.parts))

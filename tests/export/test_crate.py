@@ -203,6 +203,29 @@ def test_links_and_paths_out_of_the_directory_are_not_followed(tmp_path):
             crate(folder)
 
 
+def test_folders_that_are_links_are_not_followed(folder, tmp_path):
+    """Neither a run's folder nor its output is looked for elsewhere."""
+    for name in ("seed-1", "seed-2/output"):
+        (folder / name).rename(tmp_path / "elsewhere")
+        (folder / name).symlink_to(tmp_path / "elsewhere")
+        with pytest.raises(RunError, match="does not hold"):
+            crate(folder)
+        (folder / name).unlink()
+        (tmp_path / "elsewhere").rename(folder / name)
+
+
+def test_nothing_is_written_through_a_link(folder, tmp_path):
+    """A link where the metadata belong is replaced; what it led to stays as it is."""
+    mine = tmp_path / "mine"
+    mine.write_text("mine")
+    (folder / METADATA).symlink_to(mine)
+    save_here(crate(folder), folder)
+    assert mine.read_text() == "mine"
+    assert not (folder / METADATA).is_symlink()
+    assert json.loads((folder / METADATA).read_bytes())["@graph"]
+    assert not [path for path in folder.iterdir() if path.suffix == ".part"]
+
+
 def test_a_strangers_words_stay_words(tmp_path):
     """Odd names of parameters and outputs are encoded in identifiers."""
     odd = '"}<script>/../#?é'

@@ -18,11 +18,12 @@ from hypothesis import strategies as st
 from tests.runs.records import ACCURACY, accuracies, record, run, whole
 from tests.runs.test_wording import NASTY
 
-from torchship import render
+from torchship import canonical, render
 from torchship.cli import torchship
 from torchship.digest import Digest
 from torchship.display import clean
 from torchship.errors import RecordError
+from torchship.export import provenance
 from torchship.runs import statement
 from torchship.runs.expectation import expectation
 from torchship.runs.inside import Facts
@@ -77,6 +78,8 @@ def survives(document) -> None:
             assert clean(line).isprintable()
         json.dumps(as_document(verdict, one, other), allow_nan=False)
     list(expectation(author, Facts()))
+    canonical.encode(list(provenance.described(author, {}, None)))
+    assert not any("\0" in word for word in author.command)  # no program starts with one
     artifact = Digest.of(raw)
     record = ListedRecord(artifact=artifact, published=Published(record=author, raw=raw))
     shown = render.listed(Listing(records=(record,)))

@@ -487,6 +487,17 @@ def test_a_directory_gets_a_page(home):
     assert "BIT-IDENTICAL" in (home / "report.html").read_text("utf-8")
 
 
+def test_nothing_is_written_through_a_link(home):
+    """A directory may be a stranger's: a link where its page belongs is replaced."""
+    mine = home / "mine"
+    mine.write_text("mine")
+    (home / "record.json").write_bytes(encode(accuracies(*FIVE)))
+    (home / "report.html").symlink_to(mine)
+    assert drawn(home) == str(home / "report.html")
+    assert mine.read_text() == "mine"
+    assert "5 RUNS" in (home / "report.html").read_text("utf-8")
+
+
 def test_two_files_are_compared(home):
     """The author's comes first, as in `compare`; -o names the page."""
     theirs, ours = home / "theirs.json", home / "ours.json"

@@ -178,6 +178,26 @@ FAULTS = {
         put("recorded", "tomorrow"),
         "predicate.recorded is not a time",
     ),
+    "a run that never ended": (
+        put("runs", 0, "seconds", 1e300),
+        "predicate.runs[0].seconds is 1e+300: no date can tell when it ended",
+    ),
+    "a run at the end of time": (
+        put("runs", 0, "started", "9999-12-31T23:59:59Z"),
+        "predicate.runs[0].seconds is 1.5: no date can tell",
+    ),
+    "a seed that is no part of a command": (
+        put("seed", '--seed "{seed}'),
+        "predicate.seed is '--seed \"{seed}', which gives no program a seed",
+    ),
+    "a command with a zero byte": (
+        put("command", ["python", "main.py\0"]),
+        "predicate.command has a zero byte in a word",
+    ),
+    "a variable with a zero byte": (
+        put("determinism", "environment", "OMP_NUM_THREADS", "2\0"),
+        "predicate.determinism.environment has a zero byte in a string",
+    ),
     "a string without end": (put("engine", "x" * 100_000), "predicate.engine is not a string"),
 }
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from torchship import whole
 from torchship.cli.common import example, open_store
 from torchship.display import clean
 from torchship.errors import TorchshipError
@@ -43,8 +44,8 @@ def report(run: Path, reproducer: Path | None, output: Path | None) -> None:
     if reproducer is None:
         click.echo(drawn(run, output))
     else:
-        page = output or _beside(reproducer)
-        click.echo(_draw(read(run), read(reproducer), page, _folder(reproducer)))
+        page = _page(read(run), read(reproducer), _folder(reproducer))
+        click.echo(_saved(page, output, reproducer))
 
 
 def drawn(run: Path, output: Path | None = None) -> Path:
@@ -56,7 +57,7 @@ def drawn(run: Path, output: Path | None = None) -> Path:
     from torchship.runs.reproduction import is_reproduction
 
     author = read(run / AUTHOR) if is_reproduction(run) else None
-    return _draw(author, read(run), output or _beside(run), _folder(run))
+    return _saved(_page(author, read(run), _folder(run)), output, run)
 
 
 def draw_beside(run: Path) -> None:
@@ -67,8 +68,8 @@ def draw_beside(run: Path) -> None:
         click.echo(clean(f"no report could be drawn: {fault}"), err=True)
 
 
-def _draw(author: Published | None, made: Published, output: Path, folder: Path) -> Path:
-    """Write the page; ``folder`` may hold what the runs of ``made`` left."""
+def _page(author: Published | None, made: Published, folder: Path) -> str:
+    """Draw the page; ``folder`` may hold what the runs of ``made`` left."""
     from torchship.runs.confusion import find
     from torchship.runs.report import render
 
@@ -77,17 +78,21 @@ def _draw(author: Published | None, made: Published, output: Path, folder: Path)
     for fault in found.faults if found else ():
         click.echo(clean(f"the report does not show {fault}"), err=True)
     if author is None:
-        page = render(made, image=image, confusion=found)
-    else:
-        page = render(author, made, image=image, confusion=found)
-    output.write_text(page, encoding="utf-8", newline="\n")
-    return output
+        return render(made, image=image, confusion=found)
+    return render(author, made, image=image, confusion=found)
 
 
-def _beside(run: Path) -> Path:
+def _saved(page: str, output: Path | None, run: Path) -> Path:
+    """Write a page where the user said, or beside the run; return its path."""
     from torchship.runs.report import FILE
 
-    return run / FILE if run.is_dir() else run.with_suffix(".html")
+    if output is not None:
+        output.write_text(page, encoding="utf-8", newline="\n")
+        return output
+    beside = run / FILE if run.is_dir() else run.with_suffix(".html")
+    # The directory may be a stranger's, with a link in the page's place
+    whole.write(beside, page.encode())
+    return beside
 
 
 def _folder(run: Path) -> Path:

@@ -206,19 +206,20 @@ def _of_run(path: Path, record: Record, run: Run, place: int) -> Iterator[CrateF
     folder = folder_of(path, run.seed, place)
     below = "" if folder == path else f"{folder.name}/"
     of_run = f"run {place} of {len(record.runs)}"
-    log = folder / _LOG
-    if log.is_file() and not log.is_symlink():
+    log, output = folder / _LOG, folder / "output"
+    linked = output.is_symlink() or (folder != path and folder.is_symlink())
+    if not linked and log.is_file() and not log.is_symlink():
         yield _file(f"{below}{_LOG}", log, f"What {of_run} printed")
     # The names in a record are a stranger's: found files are looked up, not names opened
     found = {
-        typed.text(source.relative_to(folder / "output").as_posix()): source
-        for source in sorted((folder / "output").rglob("*"))
-        if source.is_file() and not source.is_symlink()
+        typed.text(source.relative_to(output).as_posix()): source
+        for source in sorted(output.rglob("*"))
+        if not linked and source.is_file() and not source.is_symlink()
     }
     for name, digest in sorted(run.outputs.items()):
         if name not in found:
             raise RunError(
-                f"{folder / 'output'} does not hold {name}, which the record says {of_run} wrote",
+                f"{output} does not hold {name}, which the record says {of_run} wrote",
                 hint=f"name {FILE} itself, to describe the runs without their files",
             )
         relative = found[name].relative_to(folder).as_posix()

@@ -8,6 +8,7 @@ import zipfile
 from pathlib import Path
 from typing import IO
 
+from torchship import whole
 from torchship.digest import chunks
 from torchship.errors import RunError, UsageError
 from torchship.export.crate import METADATA, Crate, CrateFile
@@ -16,9 +17,12 @@ _TIME = (1980, 1, 1, 0, 0, 0)  # the earliest that a zip can say: the same crate
 
 
 def save_here(crate: Crate, folder: Path) -> Path:
-    """Make a run directory a crate: add the metadata file, and touch nothing else."""
+    """Make a run directory a crate: add the metadata file, and touch nothing else.
+
+    The directory may be a stranger's: a link in the metadata's place is replaced.
+    """
     path = folder / METADATA
-    path.write_bytes(crate.metadata)
+    whole.write(path, crate.metadata)
     return path
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import replace
+from datetime import timedelta
 from typing import Any
 
 import msgspec
@@ -16,10 +17,11 @@ import msgspec
 from torchship import canonical
 from torchship.amounts import counted
 from torchship.errors import RecordError
+from torchship.project import seeds
 from torchship.runs import typed
 from torchship.runs.claims import average, observations, sample_deviation, tolerance
 from torchship.runs.curve import kept
-from torchship.runs.record import GREATEST, Claim, Record
+from torchship.runs.record import GREATEST, Claim, Record, Run
 
 STATEMENT = "https://in-toto.io/Statement/v1"
 PREDICATE = "urn:torchship:run-record:v1"
@@ -108,6 +110,7 @@ def _check(record: Record, document: dict[str, Any], faults: typed.Faults) -> No
             return
     if not record.runs:
         faults.note("predicate.runs", "is empty")
+    _check_program(record, faults)
     _check_runs(record, faults)
     names = [claim.name for claim in record.claims]
     for place, claim in enumerate(record.claims):
@@ -130,15 +133,27 @@ def _check_subject(record: Record, subject: object, faults: typed.Faults) -> Non
         faults.note("subject", "is another image than predicate.image names")
 
 
+def _check_program(record: Record, faults: typed.Faults) -> None:
+    """Note what no program can be started with, and a seed that cannot be given to one."""
+    if any("\0" in word for word in record.command):
+        faults.note("predicate.command", "has a zero byte in a word")
+    if any("\0" in text for pair in record.determinism.environment.items() for text in pair):
+        faults.note("predicate.determinism.environment", "has a zero byte in a string")
+    if record.seed is not None and seeds.fault(record.seed):
+        faults.note("predicate.seed", f"is {record.seed[:60]!a}, which gives no program a seed")
+
+
 def _check_runs(record: Record, faults: typed.Faults) -> None:
-    seeds = set()
+    known = set()
     for place, run in enumerate(record.runs):
         path = f"predicate.runs[{place}]"
         if run.seconds < 0:
             faults.note(f"{path}.seconds", "is negative")
-        if run.seed is not None and run.seed in seeds:
+        elif not _ends(run):
+            faults.note(f"{path}.seconds", f"is {run.seconds!r}: no date can tell when it ended")
+        if run.seed is not None and run.seed in known:
             faults.note(f"{path}.seed", f"is {run.seed}, as that of another run")
-        seeds.add(run.seed)
+        known.add(run.seed)
         for name, value in run.metrics.items():
             if abs(value) >= GREATEST:
                 faults.note(
@@ -149,6 +164,15 @@ def _check_runs(record: Record, faults: typed.Faults) -> None:
                 faults.note(f"{path}.metrics", f"has the name {name[:60]!a}")
         if run.curve is not None and len(run.curve.steps) != kept(run.curve.count, run.curve.every):
             faults.note(f"{path}.curve.steps", "are not as many as `count` and `every` say")
+
+
+def _ends(run: Run) -> bool:
+    """Tell whether the time at which a run ended can be written."""
+    try:
+        run.started + timedelta(seconds=run.seconds)
+    except OverflowError:
+        return False
+    return True
 
 
 def _is_name(name: str) -> bool:
