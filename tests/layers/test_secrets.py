@@ -86,6 +86,13 @@ def test_names_that_only_sound_alike(path):
         (".docker/config.json", b'{"auths": {"host": {"auth": "dXNlcjpwYXNz"}}}'),
         ("kubeconfig", b"users:\n- name: me\n  user:\n    token: abcdef\n"),
         ("adc.json", b'{"type": "authorized_user", "refresh_token": "1//x"}'),
+        ("requirements.txt", b"--extra-index-url https://ci:Winter-2031@pypi.corp/simple\nsix\n"),
+        ("pip.conf", b"[global]\nindex-url = https://me%40corp.com:aP3%2Fx9k@pypi.corp/simple\n"),
+        ("uv.toml", b'[[index]]\nurl = "https://aws:eyJ2ZXIiOjEsInRrbiI6@a.d.codeartifact.aws"\n'),
+        ("nb.ipynb", b'{"source": ["!pip install -i https://x:u7Gq2Lw0@pypi.corp/simple\\n"]}'),
+        ("compose.yml", b"url: redis://:n0tS0Rand0m@cache.corp:6379/0"),
+        ("db.py", b'connect("mongodb+srv://$USER:tr0ub4dor@cluster0.ab1cd.mongodb.net/x")'),
+        ("a.json", b'{"index": "https://ci:Winter-2031@pypi.corp/simple"}'),
     ],
     ids=str,
 )
@@ -117,12 +124,67 @@ def test_contents_that_are_secrets(path, data):
         ("vocab.txt", b"hf_ sk- ghp_ AKIA\n" * 100),
         ("digests.txt", b"sha256:" + b"0123456789abcdef" * 4),
         ("empty", b""),
+        ("README.md", b"pip install -i https://user:password@host/simple, or https://u:p@h"),
+        ("README.md", b"https://__token__:<your-token>@pypi.corp/ https://me:...@pypi.corp"),
+        (
+            "README.md",
+            b"https://user:YOUR_API_KEY@pypi.corp https://me:xxxxxxxx@h https://me:***@h",
+        ),
+        ("README.md", b"postgresql://user:password123@db.corp/x amqp://guest:guest@mq.corp"),
+        ("README.md", b"https://ci:Winter-2031@pypi.example.com https://ci:Winter-2031@localhost"),
+        ("pip.conf", b"index-url = https://ci:${PYPI_TOKEN}@pypi.corp https://ci:$TOKEN@pypi.corp"),
+        ("ci.yml", b"https://x-access-token:${{ secrets.GH }}@github.com https://ci:@pypi.corp"),
+        ("main.py", b"f'https://{user}:{password}@pypi.corp' 'https://%s:%s@h.corp' % login"),
+        ("main.py", b"'https://' + user + ':' + word + '@pypi.corp'; r'://([^:]+):([^@]+)@(.*)'"),
+        ("run.bat", b"set url=https://%USER%:%WORD%@pypi.corp"),
+        (
+            "a.md",
+            b"git://host.corp:9418/x@v1 ssh://git@host.corp:22/x https://h.corp:443?mail=a@b.c",
+        ),
+        ("a.yml", b"image: docker://debian:12.5-slim@sha256:" + b"0123456789abcdef" * 4),
     ],
     ids=str,
 )
 def test_contents_that_only_mention_secrets(path, data):
     """Placeholders, public halves, class names and binaries are none."""
     assert secrets.by_content(path, data) is None
+
+
+def searched(*pieces, path="nb.ipynb"):
+    """Return what a search says of pieces."""
+    search = secrets.Search(path)
+    for piece in pieces:
+        search.feed(piece)
+    return search.reason
+
+
+@pytest.mark.parametrize("cut", [0, 1, 3, 20, 30, 37])
+def test_a_token_that_two_pieces_share_is_found(cut):
+    """A large file is read in pieces, and ends of them are looked at again."""
+    token = made("hf_", 34) + b" "
+    filler = b"filler " * 10_000
+    assert searched(filler + token[:cut], token[cut:] + filler) == "a Hugging Face token"
+    assert searched(filler, filler) is None
+
+
+def test_of_a_huge_text_the_beginning_is_searched(monkeypatch):
+    """A build reads it all to hash it, and that takes a tenth of the time."""
+    monkeypatch.setattr(secrets, "MOST", 1000)
+    token = made("hf_", 34)
+    assert searched(b" " * 990, token)
+    assert not searched(b" " * 1000, token)
+
+
+def test_what_begins_as_a_binary_is_not_searched():
+    """Weights hold all there is, by chance."""
+    assert searched(b"\0" * 10, made("hf_", 34)) is None
+
+
+def test_a_search_takes_no_longer_for_what_resembles_an_address():
+    """What is looked for has a bounded length: time does not grow with the square of a line's."""
+    data = b"://" + b"a:" * 500_000 + b"@"
+    assert secrets.by_content("a.txt", data) is None
+    assert secrets.by_content("a.txt", b"://a:" * 200_000 + b"@") is None
 
 
 def test_all_findings_are_in_one_error():

@@ -238,8 +238,18 @@ def test_secrets_stop_the_build_and_can_be_allowed_or_ignored(project):
     assert paths(root, allow=["**"]) == [".env", "main.py", "sub/id_rsa"]
 
 
+def test_a_notebook_with_pictures_is_searched_too(project):
+    """A password does not pass because much else is in its file."""
+    picture = "iVBORw0K" * 400_000
+    login = "!pip install -i https://ci:Winter-2031@pypi.corp/simple"
+    root = project({"main.py": "", "a.ipynb": picture + login + picture, "b.ipynb": picture})
+    with pytest.raises(SecretFound, match=r"^a file .*: a\.ipynb \(a password in an address\)"):
+        collect(root)
+    assert paths(root, allow=["a.ipynb"]) == ["a.ipynb", "b.ipynb", "main.py"]
+
+
 def test_large_files_go_in_whole(cook, project):
-    """A file beyond what is scanned for secrets is hashed and written all the same."""
+    """A file beyond what is read at once is hashed and written all the same."""
     root = project({"main.py": ""})
     data = os.urandom(3 << 20)
     (root / "weights.pt").write_bytes(data)

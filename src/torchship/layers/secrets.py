@@ -11,13 +11,19 @@ import json
 import re
 from collections.abc import Iterable
 from fnmatch import fnmatchcase
+from functools import cache
 
 from msgspec import Struct
 
 from torchship.errors import SecretFound
 
 SIZE = 1 << 20
-"""Bytes: only smaller files are read for secrets; keys and tokens are in small ones."""
+"""Bytes: smaller files are looked through whole, for what only their format tells, too."""
+
+MOST = 16 << 20
+"""Bytes: so much of a larger text is looked through. Notebooks with their pictures are smaller."""
+
+_LONGEST = 4096  # bytes of a piece that are looked at again with the next: none is longer
 
 _NAMES = (
     # (pattern of the file's name, what it is)
@@ -47,36 +53,52 @@ _PATHS = (
     (".huggingface/token", "a Hugging Face token"),
 )
 
-_PEM = re.compile(
+# Compiled when the first is met: most projects hold nothing that begins like one.
+_PEM = (
     rb"-----BEGIN (?:[A-Z0-9]+ )*PRIVATE KEY(?: BLOCK)?-----"
     rb"(?:\\n|\s|[A-Za-z-]+: [^\n]*\n)+(?:[A-Za-z0-9+/=]{32,}|[A-Za-z0-9+/=\s]{16,}-----END )"
 )
-_PEM_BEGIN = re.compile(
-    rb"(?m)^-----BEGIN (?:[A-Z0-9]+ )*PRIVATE KEY(?: BLOCK)?-----\s*[A-Za-z0-9+/]"
-)
-_WANDB = re.compile(
-    rb"wandb\.login\([^)]*?[\"']([0-9a-f]{40})[\"']"
-    rb"|WANDB_API_KEY[\"'\]]*\s*[=:,]\s*[\"']?([0-9a-f]{40})\b"
-)
+_PEM_BEGIN = rb"(?m)^-----BEGIN (?:[A-Z0-9]+ )*PRIVATE KEY(?: BLOCK)?-----\s*[A-Za-z0-9+/]"
 _TOKENS = (
-    (re.compile(rb"\b(?:AKIA|ASIA)[A-Z2-7]{16}\b"), "an AWS access key"),
-    (re.compile(rb"\bgh[pousr]_[A-Za-z0-9]{36,255}\b"), "a GitHub token"),
-    (re.compile(rb"\bgithub_pat_[A-Za-z0-9_]{60,}\b"), "a GitHub token"),
-    (re.compile(rb"\bglpat-[A-Za-z0-9_-]{20,}"), "a GitLab token"),
-    (re.compile(rb"\bhf_[A-Za-z0-9]{34,}\b"), "a Hugging Face token"),
-    (re.compile(rb"\bsk-(?:proj-|ant-|svcacct-|admin-)?[A-Za-z0-9_-]{32,}"), "an API key"),
-    (re.compile(rb"\bxox[abeoprs]-[A-Za-z0-9-]{20,}"), "a Slack token"),
-    (re.compile(rb"\bpypi-AgE[A-Za-z0-9_-]{40,}"), "a package index token"),
-    (re.compile(rb"\bAIza[A-Za-z0-9_-]{35}\b"), "a Google API key"),
-    (re.compile(rb"\bnpm_[A-Za-z0-9]{36}\b"), "an npm token"),
-    (re.compile(rb"_authToken\s*=\s*(?!\$\{)\S{16,}"), "an npm token"),
+    (rb"\b(?:AKIA|ASIA)[A-Z2-7]{16}\b", "an AWS access key"),
+    (rb"\bgh[pousr]_[A-Za-z0-9]{36,255}\b", "a GitHub token"),
+    (rb"\bgithub_pat_[A-Za-z0-9_]{60,}\b", "a GitHub token"),
+    (rb"\bglpat-[A-Za-z0-9_-]{20,}", "a GitLab token"),
+    (rb"\bhf_[A-Za-z0-9]{34,}\b", "a Hugging Face token"),
+    (rb"\bsk-(?:proj-|ant-|svcacct-|admin-)?[A-Za-z0-9_-]{32,}", "an API key"),
+    (rb"\bxox[abeoprs]-[A-Za-z0-9-]{20,}", "a Slack token"),
+    (rb"\bpypi-AgE[A-Za-z0-9_-]{40,}", "a package index token"),
+    (rb"\bAIza[A-Za-z0-9_-]{35}\b", "a Google API key"),
+    (rb"\bnpm_[A-Za-z0-9]{36}\b", "an npm token"),
+    (rb"_authToken\s*=\s*(?!\$\{)\S{16,}", "an npm token"),
+    (rb"wandb\.login\([^)]*?[\"']([0-9a-f]{40})[\"']", "a Weights & Biases key"),
+    (rb"WANDB_API_KEY[\"'\]]*\s*[=:,]\s*[\"']?([0-9a-f]{40})\b", "a Weights & Biases key"),
 )
 _STARTS = re.compile(
     rb"AKIA|ASIA|gh[pousr]_|github_pat_|glpat-|hf_|sk-|xox|pypi-AgE|AIza|npm_|_authToken"
     rb"|PRIVATE KEY|wandb\.login|WANDB_API_KEY"
 )
-_LOGIN = re.compile(rb"(?m)^\s*(?:-\s+)?(?:token|client-key-data|password):\s*\S")
+_LOGIN = rb"(?m)^\s*(?:-\s+)?(?:token|client-key-data|password):\s*\S"
 _DISTINCT = 10  # characters: a placeholder such as hf_xxxxxxxx has fewer
+
+# RFC 3986, section 3.2: what stands before a host's @ in an address.
+_ADDRESS = (
+    rb"://(?P<user>[\w.%+~=${}-]{0,200}):(?P<password>[^\s/@\"'`<>()\[\]\\?#]{1,400})"
+    rb"@(?P<host>[A-Za-z0-9][\w.-]*)"
+)
+_TEMPLATE = rb"^\$|[{}]|%(?![0-9A-Fa-f]{2})"  # filled in when it is used: ${VAR}, %s, {{ var }}
+_PLACEHOLDERS = (
+    rb"(?i)pass(?:w(?:or)?d|phrase|code)?|p[a4][s5$]{2}w[o0]rd|pswd|pwd|passwort|contrase.a"
+    rb"|secret|s3cre?t|token|api|key|access|auth|credentials?|login|user|name"
+    rb"|my|your|the|some|super|very|strong|here|goes|put|this|is|not|real|change|replace|me|it|an?"
+    rb"|example|sample|dummy|fake|mock|test|demo|default|value|private|hidden|redacted|masked"
+    rb"|removed|guest|anonymous|admin|root|postgres|mysql|foo|bar|baz|quu?x|abc|xyz|hunter|x+|\W|_"
+)
+_NOWHERE = (
+    rb"(?i)localhost|127\..*|0\.0\.0\.0|(?:my|your|the)?-?(?:host|server)(?:name)?|sha\d*"
+    rb"|(?:.*\.)?(?:example(?:\.[a-z]+)?|test|invalid|localhost)"
+)
+_SHORT = 4  # characters: a password of fewer keeps nobody out
 
 
 class Finding(Struct, frozen=True, kw_only=True):
@@ -102,25 +124,92 @@ def by_name(path: str) -> str | None:
 
 def by_content(path: str, data: bytes) -> str | None:
     """Return why a small file's content says that it is a secret, None if it does not."""
-    if not data or b"\0" in data[:8192]:
+    if _is_binary(data):
         return None
-    if _STARTS.search(data):
-        if _PEM.search(data) or (path.endswith((".pem", ".key")) and _PEM_BEGIN.search(data)):
-            return "a private key"
-        if any(_is_random(a or b) for a, b in _WANDB.findall(data)):
-            return "a Weights & Biases key"
-        for pattern, reason in _TOKENS:
-            if any(_is_random(found) for found in pattern.findall(data)):
-                return reason
+    reason = _in_text(path, data)
+    if reason is not None:
+        return reason
     name = path.rpartition("/")[2]
     if name == "kaggle.json" and re.search(rb'"key"\s*:\s*"[0-9A-Za-z_]{20,}"', data):
         return "a Kaggle key"
     if path.endswith(".json"):
         return _in_json(data)
     # Kubernetes' kubeconfig: what logs in stands under "users".
-    if (name == "kubeconfig" or path.endswith(".kube/config")) and _LOGIN.search(data):
+    if (name == "kubeconfig" or path.endswith(".kube/config")) and re.search(_LOGIN, data):
         return "logins for a Kubernetes cluster"
     return None
+
+
+class Search:
+    """A search for tokens and keys in a larger file, such as a notebook, piece by piece.
+
+    ``reason`` is why it looks like a secret, None while it does not. No more than the first
+    `MOST` bytes are looked at.
+    """
+
+    def __init__(self, path: str) -> None:
+        self.reason: str | None = None
+        self._path = path
+        self._left = MOST
+        self._end = b""
+
+    def feed(self, piece: bytes) -> None:
+        """Look at the file's next bytes."""
+        if self._left <= 0 or self.reason is not None:
+            return
+        if self._left == MOST and _is_binary(piece):
+            self._left = 0
+            return
+        self._left -= len(piece)
+        self.reason = _in_text(self._path, self._end + piece)
+        self._end = piece[-_LONGEST:]
+
+
+def _is_binary(data: bytes) -> bool:
+    return b"\0" in data[:8192]
+
+
+def _in_text(path: str, data: bytes) -> str | None:
+    """Return why a text looks like a secret: one pass, whatever it is looked through for."""
+    for start in _STARTS.finditer(data):
+        at = start.start()
+        if start[0] == b"PRIVATE KEY":
+            at = data.rfind(b"-----BEGIN ", max(0, at - 64), at)
+            if at >= 0 and _begins_key(path, data, at):
+                return "a private key"
+            continue
+        for pattern, reason in _tokens():
+            token = pattern.match(data, at)
+            if token is not None and _is_random(token[token.lastindex or 0]):
+                return reason
+    # Nothing but a text that has both can hold an address with a password.
+    if b"://" in data and b"@" in data:
+        for found in re.finditer(_ADDRESS, data):
+            if _opens(found["user"], found["password"], found["host"]):
+                return "a password in an address"
+    return None
+
+
+def _begins_key(path: str, data: bytes, at: int) -> bool:
+    if re.compile(_PEM).match(data, at):
+        return True
+    return path.endswith((".pem", ".key")) and bool(re.compile(_PEM_BEGIN).match(data, at))
+
+
+@cache
+def _tokens() -> tuple[tuple[re.Pattern[bytes], str], ...]:
+    return tuple((re.compile(pattern), reason) for pattern, reason in _TOKENS)
+
+
+def _opens(user: bytes, password: bytes, host: bytes) -> bool:
+    """Tell whether an address's password is one, and not what documentation has in its place."""
+    if len(password) < _SHORT or password == user or re.fullmatch(_NOWHERE, host):
+        return False
+    if re.search(_TEMPLATE, password):
+        return False
+    rest = re.sub(_PLACEHOLDERS, b"", password)
+    # password123 and 123456 are what people write where they mean none.
+    return not (rest in b"1234567890" or (rest.isdigit() and len(rest) <= _SHORT))
 
 
 def _is_random(token: bytes) -> bool:

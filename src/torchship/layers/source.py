@@ -307,9 +307,12 @@ def _read(root: Path, entry: os.DirEntry[str], path: str) -> tuple[SourceFile, s
             reason = reason or secrets.by_content(path, data)
         else:
             length, running = 0, hashlib.sha256()
+            search = secrets.Search(path)
             while chunk := stream.read(CHUNK):
                 length += len(chunk)
                 running.update(chunk)
+                search.feed(chunk)
+            reason = reason or search.reason
     if length != found.st_size:
         raise ProjectError(f"{path} changed while it was read")
     return SourceFile(
