@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import gzip
+import tarfile
 
 import pytest
+from msgspec.structs import replace
 from tests import bases
 from tests.engines.conftest import add_root, linux, write_layer
 from tests.integration import proxy as faults
@@ -12,12 +14,13 @@ from tests.machine import debian_packages, machine
 
 from torchship import pipeline
 from torchship.engines import python
-from torchship.errors import EngineError
+from torchship.errors import EngineError, LockError
 from torchship.oci.image import read_image
 from torchship.oci.mediatypes import OCI_GZIP
 from torchship.oci.store import Store
 from torchship.platform import Platform
 from torchship.progress import SILENT
+from torchship.project import lock as lockfile
 from torchship.project.project import load
 
 __all__ = ["debian_packages", "machine"]
@@ -89,6 +92,15 @@ def built(project, platforms, locked):
     return store, read_image(store, top, platforms[-1])
 
 
+def venv(store, image):
+    """Return what the virtual environment of an image says of its Python."""
+    layer = next(layer for layer in image.layers if layer.title.startswith("/opt/venv"))
+    with tarfile.open(store.blobs.path(layer.digest)) as archive:
+        link = archive.getmember("opt/venv/bin/python").linkname
+        settings = archive.extractfile("opt/venv/pyvenv.cfg").read().decode()
+    return link, dict(line.split(" = ") for line in settings.splitlines())
+
+
 def bytecode(store, image):
     """Return what the bytecode layers of an image hold."""
     return [
@@ -116,3 +128,63 @@ def test_a_base_that_moved_on_does_not_compile_for_an_older_lock(on_base, publis
     with pytest.raises(EngineError, match=r"needs Python 3\.11\.9.* has 3\.11\.2") as caught:
         built(on_base(published(elsewhere="3.11.9")), (OTHER,), (OTHER,))
     assert f"--platform {HOST} --platform {OTHER}" in caught.value.hint
+
+
+@pytest.mark.parametrize("environment", [[], ["PYTHON_VERSION=3.11"], ["PYTHON_VERSION=3.11.2"]])
+@pytest.mark.parametrize("prefix", ["usr", "usr/local"])
+def test_an_image_starts_the_python_that_its_base_has(on_base, served, environment, prefix):
+    """Whatever a variable says of it, the link leads to where it is; an older lock's, too."""
+    files = {
+        f"{prefix}/bin/python3.11": b"",
+        f"{prefix}/bin/python3": "python3.11",
+        f"{prefix}/include/python3.11/patchlevel.h": b'#define PY_VERSION "3.11.2"\n',
+    }
+    project = replace(on_base(served(files, environment)), bytecode="none")
+    store, image = built(project, (HOST,), (HOST,))
+    link, settings = venv(store, image)
+    assert link == settings["executable"] == f"/{prefix}/bin/python3.11"
+    assert (settings["home"], settings["version"]) == (f"/{prefix}/bin", "3.11.2")
+    older = without_interpreter(lockfile.load(project.root / "torchship.lock"))
+    top = pipeline.build(
+        project, older, store=store, platforms=(HOST,), names=["x:y"], progress=SILENT
+    )
+    assert top.digest == image.descriptor.digest
+
+
+def test_an_older_lock_of_another_python_is_told(on_base, served):
+    """It believed a variable: what the base has is another, and bytecode would not be for it."""
+    files = {"usr/bin/python3.11": b"", HEADER: b'#define PY_VERSION "3.11.2"\n'}
+    project = replace(on_base(served(files, [])), bytecode="none")
+    built(project, (HOST,), (HOST,))
+    older = without_interpreter(lockfile.load(project.root / "torchship.lock"), python="3.11.9")
+    with pytest.raises(LockError, match=r"has Python 3\.11\.2, and the lock says 3\.11\.9"):
+        pipeline.build(
+            project, older, store=Store.open(), platforms=(HOST,), names=["x:y"], progress=SILENT
+        )
+
+
+@pytest.fixture
+def served(tmp_path):
+    """Serve a base of one layer of files for this machine's platform."""
+    there = Store.open(tmp_path / "there")
+
+    def serve(files, environment):
+        top = bases.image(
+            there,
+            [bases.layer(there, files)],
+            environment=environment,
+            architecture=HOST.architecture,
+        )
+        return bases.serve(server, there, top)
+
+    with faults.running() as server:
+        yield serve
+
+
+def without_interpreter(lock, **changes):
+    """Return a lock as it was before locks said where a base's Python is."""
+    entries = tuple(
+        replace(entry, base=replace(entry.base, interpreter=""), **changes)
+        for entry in lock.platforms
+    )
+    return replace(lock, platforms=entries)

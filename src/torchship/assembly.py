@@ -11,7 +11,7 @@ from msgspec.structs import replace
 
 from torchship.derive import Gather, derive
 from torchship.digest import Digest
-from torchship.errors import EngineError
+from torchship.errors import EngineError, LockError
 from torchship.layers.layer import Interpreter, Layer
 from torchship.layers.plan import plan
 from torchship.platform import Platform
@@ -77,7 +77,7 @@ def layers(
         entry,
         pins.data,
         base_layers=len(under),
-        interpreter=_interpreter_of(below, entry.python) if below else "",
+        interpreter=_interpreter_of(below, entry, store=store, cache=cache) if below else "",
         users=_users(below, store=store, cache=cache) if below else None,
     )
     return under + derive(
@@ -107,11 +107,27 @@ def _users(below: Image, *, store: Store, cache: Cache | None) -> UsersRecipe:
     return replace(recipe, passwd=passwd, group=group)
 
 
-def _interpreter_of(below: Image, python: str) -> str:
-    """Return where a published base has its Python: Docker's own images say its version."""
-    minor = ".".join(python.split(".")[:2])
-    prefix = "/usr/local" if "PYTHON_VERSION" in below.environment else "/usr"
-    return f"{prefix}/bin/python{minor}"
+def _interpreter_of(below: Image, entry: PlatformLock, *, store: Store, cache: Cache | None) -> str:
+    """Return where a published base has its Python: as locked, or as its layers have it.
+
+    Raises `LockError` where a lock that does not say where states another version, too.
+    """
+    if entry.base.interpreter:
+        return entry.base.interpreter
+    from torchship.oci.base import find_python
+
+    def bring(layer: Layer) -> None:
+        if cache is not None:  # else they were all fetched
+            cache.bring(store, [layer])
+
+    name = entry.base.reference
+    found = find_python(below, name, store=store, fetch=bring)
+    if found.version != entry.python:
+        raise LockError(
+            f"{name} has Python {found.version}, and the lock says {entry.python}",
+            hint="lock its base again: torchship lock --upgrade",
+        )
+    return found.path
 
 
 def _gatherer(

@@ -7,6 +7,7 @@ import random
 import shutil
 
 import pytest
+from tests import bases
 from tests.integration import images
 from tests.integration import proxy as faults
 from tests.machine import Machine, debian_packages, equipped, verify
@@ -283,7 +284,8 @@ def test_a_base_by_reference_is_not_fetched_where_the_image_has_it(
 ):
     """Its layers stand in the published image; only its manifest and config are read."""
     base = Store.open(tmp_path / "base")
-    made = images.image(base, [("base", 500_000)], environment=["PYTHON_VERSION=3.11.2"])
+    python = {"usr/local/bin/python3.11": b"\x7fELF", "usr/local/bin/python3": "python3.11"}
+    made = bases.image(base, [bases.layer(base, python)], environment=["PYTHON_VERSION=3.11.2"])
     reference = Reference.parse(f"{repository}/base:v1")
     push(base, made, reference, progress=SILENT, registry=Registry(proxy.host))
     settings = f'bytecode = "none"\nbase = "{reference}"\n'

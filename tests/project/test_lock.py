@@ -106,11 +106,23 @@ def test_order_does_not_matter(tmp_path):
 
 
 def test_a_base_image_comes_back(tmp_path):
-    """A base may be an image, by its digest, without packages."""
+    """A base may be an image, by its digest, without packages; older locks leave its Python out."""
     base = BasePin(reference="python:3.11-slim", digest=digest("image"))
-    lock = made(replace(entry(), base=base))
-    save(lock, tmp_path / "lock")
-    assert load(tmp_path / "lock") == lock
+    for interpreter in ("", "/usr/local/bin/python3.11", "/usr/bin/python3.11"):
+        lock = made(replace(entry(), base=replace(base, interpreter=interpreter)))
+        save(lock, tmp_path / "lock")
+        assert load(tmp_path / "lock") == lock
+
+
+@pytest.mark.parametrize(
+    "interpreter", ["/usr/bin/python3.12", "/opt/python3.11", "/usr/bin/../bin/python3.11", "/usr"]
+)
+def test_an_interpreter_that_cannot_be_the_bases_is_refused(tmp_path, interpreter):
+    """The image's venv links to it."""
+    base = BasePin(reference="x:y", digest=digest("image"), interpreter=interpreter)
+    save(made(replace(entry(), base=base)), tmp_path / "lock")
+    with pytest.raises(LockError, match=r"platform\[0\]\.base\.interpreter: .* is not where"):
+        load(tmp_path / "lock")
 
 
 def test_the_file_says_how_it_is_made_and_holds_no_address(path):

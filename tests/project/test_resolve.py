@@ -42,7 +42,11 @@ class Registry:
     def __call__(self, reference, platform):
         """Answer as a registry would."""
         self.asked.append((reference, platform))
-        return BaseImage(digest=Digest.of(f"{reference}{platform}".encode()), python=self.python)
+        return BaseImage(
+            digest=Digest.of(f"{reference}{platform}".encode()),
+            python=self.python,
+            interpreter="/usr/bin/python3.11",
+        )
 
 
 def locked(project, tmp_path, registry=None, **options):
@@ -68,6 +72,7 @@ def test_a_lock_pins_base_wheels_and_data(shelf, project, tmp_path, monkeypatch)
     assert [entry.platform for entry in found.platforms] == [AMD64, ARM64]
     for entry in found.platforms:
         assert entry.python == "3.11.9"
+        assert entry.base.interpreter == "/usr/bin/python3.11"
         assert [pin.name for pin in entry.wheels] == ["leaf"]
         assert entry.base.reference == "registry.invalid/python:3.11"
     assert found.platforms[0].base.digest != found.platforms[1].base.digest

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 import tarfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import IO, BinaryIO
 
@@ -42,6 +42,9 @@ _ACCOUNTS_SIZE = 1 << 20
 _LARGEST = 64 << 20
 """Bytes of a file that is looked into: dpkg's status is the largest, some megabytes."""
 
+FetchLayer = Callable[[Layer], object]
+"""Brings a layer into the store, where it is not there."""
+
 
 def resolve_image(
     text: str,
@@ -53,22 +56,20 @@ def resolve_image(
 ) -> BaseImage:
     """Ask what a reference is now: the digest of the platform's manifest, and its Python.
 
-    The version comes from ``PYTHON_VERSION``, as Docker's ``python`` images state it. Where
-    that is missing the layers are fetched and looked through; an image that tells only
-    ``3.11`` there gives that. Raises `RegistryError`, or `ProjectError` where no Python is in
-    ``/usr/local/bin`` or ``/usr/bin``.
+    The layers that tell of its Python are fetched into the store. Raises `RegistryError`, and
+    what `find_python` raises.
     """
     reference = Reference.parse(text)
     source = registry or Registry(reference.registry)
     _, top = source.manifest(reference)
     image = read_image(source.source(reference.repository), top, platform)
-    stated = image.environment.get("PYTHON_VERSION", "")
-    if not _VERSION.fullmatch(stated):
-        progress.say(f"{text} does not state its Python: looking into its layers")
-        descriptors = [layer.descriptor for layer in image.layers]
-        fetch_blobs(descriptors, reference, store, registry=source, progress=progress)
-        stated = python_version(store, image.layers, text)
-    return BaseImage(digest=image.descriptor.digest, python=stated)
+    progress.say(f"looking for the Python of {text} in its layers")
+
+    def fetch(layer: Layer) -> None:
+        fetch_blobs([layer.descriptor], reference, store, registry=source, progress=progress)
+
+    found = find_python(image, text, store=store, fetch=fetch)
+    return BaseImage(digest=image.descriptor.digest, python=found.version, interpreter=found.path)
 
 
 def base_image(
@@ -132,38 +133,93 @@ class _Stated(msgspec.Struct, frozen=True, rename="camel"):
     media_type: str | None = None
 
 
+class Python(Struct, frozen=True, kw_only=True):
+    """An image's Python: its absolute path there, and its full version."""
+
+    path: str
+    version: str
+
+
 class _Finds(Struct):
     """What the layers say of Python, by prefix; what an upper layer says stands."""
 
+    stated: str
     chosen: dict[str, str] = field(default_factory=dict)
     minors: dict[str, set[str]] = field(default_factory=lambda: {"usr/local": set(), "usr": set()})
     exact: dict[tuple[str, str], str] = field(default_factory=dict)
+    removed: set[str] = field(default_factory=set)
 
-    def version(self) -> str | None:
-        """Return what ``python3`` is on the usual PATH."""
-        for prefix, minors in self.minors.items():
-            if not minors:
-                continue
-            newest = max(minors, key=lambda minor: int(minor.partition(".")[2]))
-            minor = self.chosen.get(prefix, newest)
-            return self.exact.get((prefix, minor), minor)
-        return None
+    def prefix(self) -> str | None:
+        """Return where the usual PATH finds ``python3``."""
+        return next((prefix for prefix, minors in self.minors.items() if minors), None)
+
+    def minor(self, prefix: str) -> str:
+        """Return which one ``python3`` is there: what it links to, and else the newest."""
+        minors = self.minors[prefix]
+        chosen = self.chosen.get(prefix)
+        return chosen if chosen in minors else max(minors, key=lambda one: int(one[2:]))
+
+    def version(self, prefix: str) -> str | None:
+        """Return the full version of that one, if anything tells it."""
+        minor = self.minor(prefix)
+        fits = _VERSION.fullmatch(self.stated) and self.stated.startswith(f"{minor}.")
+        return self.exact.get((prefix, minor), self.stated if fits else None)
+
+    def settled(self) -> bool:
+        """Tell whether no lower layer can change the answer."""
+        first = next(iter(self.minors))
+        known = self.chosen.get(first) in self.minors[first]
+        return known and self.version(first) is not None
+
+    def is_removed(self, path: str) -> bool:
+        """Tell whether a layer above has taken a path away."""
+        return any(path == gone or path.startswith(f"{gone}/") for gone in self.removed)
 
 
-def python_version(store: Store, layers: Sequence[Layer], name: str) -> str:
-    """Find the version of an image's Python in its layers, which are in the store."""
-    finds = _Finds()
-    for layer in reversed(layers):
+def find_python(image: Image, name: str, *, store: Store, fetch: FetchLayer) -> Python:
+    """Find an image's Python where it is: in its layers, the topmost first.
+
+    Layers below the one that settles it are not fetched: of Docker's own ``python`` images,
+    that is the one with Python. ``PYTHON_VERSION`` is taken for the version of the Python that
+    was found only where no file tells it. Raises `ProjectError` where no Python is in
+    ``/usr/local/bin`` or ``/usr/bin``, or nothing tells its full version.
+    """
+    finds = _Finds(stated=image.environment.get("PYTHON_VERSION", ""))
+    for layer in reversed(image.layers):
+        fetch(layer)
+        removed: set[str] = set()
         with store.open_blob(layer.digest) as blob, _opened(blob, layer) as archive:
             for member in archive:
-                _look(archive, member, finds)
-    found = finds.version()
-    if found is None:
+                path = member.name.removeprefix("./").lstrip("/")
+                if (gone := _removed(path)) is not None:
+                    removed.add(gone)
+                else:
+                    _look(archive, member, path, finds)
+        if finds.settled():
+            break
+        finds.removed |= removed
+    prefix = finds.prefix()
+    if prefix is None:
         raise ProjectError(
             f"{name} has no Python in /usr/local/bin or /usr/bin",
             hint="take a base that has one, such as python:3.11-slim",
         )
-    return found
+    found = f"/{prefix}/bin/python{finds.minor(prefix)}"
+    version = finds.version(prefix)
+    if version is None:
+        raise ProjectError(
+            f"{name} has {found}, and nothing in it tells that Python's full version",
+            hint="set ENV PYTHON_VERSION to it in the base, or take one such as python:3.11-slim",
+        )
+    return Python(path=found, version=version)
+
+
+def _removed(path: str) -> str | None:
+    """Return what a whiteout takes away of the layers below (image-spec, layer.md)."""
+    folder, _, name = path.rpartition("/")
+    if name == ".wh..wh..opq":
+        return folder
+    return f"{folder}/{name[4:]}".lstrip("/") if name.startswith(".wh.") else None
 
 
 def users(store: Store, layers: Sequence[Layer]) -> tuple[bytes | None, bytes | None]:
@@ -194,11 +250,12 @@ def _whiteout(path: str) -> str:
     return f"{folder}/.wh.{name}"  # image-spec, layer.md, "Whiteouts"
 
 
-def _look(archive: tarfile.TarFile, member: tarfile.TarInfo, finds: _Finds) -> None:
-    path = member.name.removeprefix("./").lstrip("/")
+def _look(archive: tarfile.TarFile, member: tarfile.TarInfo, path: str, finds: _Finds) -> None:
     if program := _PROGRAM.fullmatch(path):
         prefix, version = program.groups()
         target = re.fullmatch(r"(?:.*/)?python(3\.\d+)", member.linkname)
+        if finds.is_removed(path):
+            return
         if version == "3" and target:
             finds.chosen.setdefault(prefix, target[1])
         elif version != "3":

@@ -59,11 +59,13 @@ class BasePin(Struct, frozen=True, kw_only=True):
     """What the image stands on: Debian packages, or a published image by its digest.
 
     ``reference`` is ``debian:SUITE`` (then ``packages`` are its content and ``digest`` is
-    None), or an image reference (then ``digest`` is that of the platform's manifest).
+    None), or an image reference (then ``digest`` is that of the platform's manifest, and
+    ``interpreter`` is where its Python is: empty in locks of before that was written down).
     """
 
     reference: str
     digest: Digest | None = None
+    interpreter: str = ""
     packages: tuple[PackagePin, ...] = ()
 
 

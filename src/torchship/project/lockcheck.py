@@ -31,6 +31,7 @@ from torchship.project.lock import (
 _LARGEST = 1 << 40  # bytes; a lock that states more is damaged
 _DEBIAN_NAME = re.compile(r"[a-z0-9][a-z0-9+.-]+")
 _DEBIAN_VERSION = re.compile(r"[A-Za-z0-9.+~:-]+")
+_INTERPRETER = re.compile(r"/usr(?:/local)?/bin/python(3\.[0-9]{1,2})")
 _PYTHON = re.compile(r"3\.[0-9]{1,2}\.[0-9]{1,2}\S*")
 
 
@@ -54,6 +55,7 @@ class _Package(tables.Table):
 class _Base(tables.Table):
     reference: str
     digest: str | None = None
+    interpreter: str = ""
     package: tuple[_Package, ...] = ()
 
 
@@ -167,7 +169,8 @@ class _Checker:
             self._note(f"{at}.platform", error.message)
         if not _PYTHON.fullmatch(entry.python):
             self._note(f"{at}.python", f"{entry.python!r} is not a version such as 3.11.2")
-        base = self._base(entry.base, f"{at}.base")
+        minor = ".".join(entry.python.split(".")[:2])
+        base = self._base(entry.base, minor, f"{at}.base")
         common = self._wheels(entry.wheel, f"{at}.wheel")
         variants = {"": common}
         if entry.variant:
@@ -202,7 +205,7 @@ class _Checker:
         self._once((pin.name for pin in pins), at)
         return tuple(pin for pin in found if pin)
 
-    def _base(self, base: _Base, at: str) -> BasePin:
+    def _base(self, base: _Base, minor: str, at: str) -> BasePin:
         packages = [self._package(pin, f"{at}.package[{i}]") for i, pin in enumerate(base.package)]
         self._once((f"{pin.name}:{pin.architecture}" for pin in base.package), f"{at}.package")
         built = base.reference.startswith("debian:") and base.digest is None
@@ -214,10 +217,14 @@ class _Checker:
             self._note(f"{at}.package", "only debian:SUITE is made of packages")
         if not built and base.digest is None:
             self._note(f"{at}.digest", "is missing")
+        place = _INTERPRETER.fullmatch(base.interpreter)
+        if base.interpreter and (built or place is None or place[1] != minor):
+            self._note(f"{at}.interpreter", f"{base.interpreter!r} is not where a base's Python is")
         digest = self._digest(base.digest, f"{at}.digest") if base.digest is not None else None
         return BasePin(
             reference=base.reference,
             digest=digest,
+            interpreter=base.interpreter,
             packages=tuple(pin for pin in packages if pin),
         )
 

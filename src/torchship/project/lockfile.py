@@ -108,6 +108,8 @@ def _platform(entries: tuple[PlatformLock, ...]) -> dict[str, object]:
     base: dict[str, object] = {"reference": entry.base.reference}
     if entry.base.digest is not None:
         base["digest"] = str(entry.base.digest)
+    if entry.base.interpreter:
+        base["interpreter"] = entry.base.interpreter
     if entry.base.packages:
         base["package"] = [
             {

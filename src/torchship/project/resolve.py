@@ -25,10 +25,14 @@ _FILE, _DATA = "file ", "data "
 
 
 class BaseImage(Struct, frozen=True, kw_only=True):
-    """A published base image: its platform's manifest by digest, and its full Python version."""
+    """A published base image: its platform's manifest by digest, and its Python.
+
+    ``python`` is that one's full version, ``interpreter`` its absolute path in the image.
+    """
 
     digest: Digest
     python: str
+    interpreter: str
 
 
 ResolveImage = Callable[[str, Platform], BaseImage]
@@ -253,7 +257,7 @@ class _Resolver(Struct, frozen=True, kw_only=True):
                 hint="only debian:SUITE is made of packages: take that, or an image that has them",
             )
         image = self.resolve_image(reference, platform)
-        base = BasePin(reference=reference, digest=image.digest)
+        base = BasePin(reference=reference, digest=image.digest, interpreter=image.interpreter)
         return base, self._checked(image.python)
 
     def _reference(self) -> str:
