@@ -204,6 +204,19 @@ def test_a_failed_run_with_damaged_metrics_gives_its_own_status(tmp_path):
     assert directory.record.exists()
 
 
+def test_a_run_that_no_record_can_hold_is_told_and_not_recorded(tmp_path):
+    """A record that nobody can read is not written; the program's exit status is the answer."""
+    directory = RunDirectory.at(tmp_path / "run")
+    numbers = json.dumps({f"class_{place}": 0.5 for place in range(1001)})
+    outcome = ran(directory, numbers, status=3)
+    assert outcome.status == 3
+    assert outcome.unrecorded is None  # of a failed run, nothing is claimed
+    done = ran(RunDirectory.at(tmp_path / "other"), numbers, status=0)
+    assert "predicate.claims has 1001 entries, more than 1000" in done.unrecorded.message
+    assert (done.status, len(done.metrics)) == (0, 1001)
+    assert not (tmp_path / "other/record.json").exists()
+
+
 @pytest.fixture
 def demo(machine, tmp_path, monkeypatch):
     """Give examples/demo.py, with examples of the test's own that are built in a second."""

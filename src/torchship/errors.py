@@ -120,7 +120,10 @@ class PackageError(HostileInput):
 
 
 class RecordError(HostileInput):
-    """A run record breaks the rules of its format, or contradicts itself: it is never judged."""
+    """A run record breaks the rules of its format, or contradicts itself: it is never judged.
+
+    Or what runs gave is more than a record can hold: then none is written.
+    """
 
 
 class LayerError(HostileInput):

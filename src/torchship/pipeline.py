@@ -15,7 +15,7 @@ from msgspec.structs import replace
 
 from torchship.amounts import counted
 from torchship.digest import Descriptor, Digest
-from torchship.errors import BlobMissing, LockError, TorchshipError
+from torchship.errors import BlobMissing, LockError, RecordError, TorchshipError
 from torchship.platform import Platform
 from torchship.progress import Progress
 from torchship.project import lock as lockfile
@@ -172,13 +172,15 @@ def ready(
 class Outcome(Struct, frozen=True, kw_only=True):
     """What one run gave. ``status`` is the program's exit status, ``seconds`` wall-clock time.
 
-    ``diverged`` are metrics that came out as NaN, infinite, or as good as that.
+    ``diverged`` are metrics that came out as NaN, infinite, or as good as that; ``unrecorded`` says
+    why there is no record of the run.
     """
 
     status: int
     seconds: float
     metrics: Mapping[str, float]
     diverged: tuple[str, ...] = ()
+    unrecorded: RecordError | None = None
 
 
 def run(
@@ -196,6 +198,7 @@ def run(
     record is there, without them. Of a run that failed, its exit status is the answer.
     """
     from torchship.project.seeds import unseeded
+    from torchship.runs.capacity import fitted
     from torchship.runs.execution import declared, execute, of_one_run
     from torchship.runs.statement import encode
 
@@ -225,7 +228,11 @@ def run(
         seed=stated.seed,
         request=request,
     )
-    directory.record.write_bytes(encode(record))
+    unrecorded = None
+    try:
+        directory.record.write_bytes(encode(fitted(record)))
+    except RecordError as error:  # the program's work is done, and its exit status the answer
+        unrecorded = error
     if done.fault is not None and done.run.status == 0:
         raise done.fault
     return Outcome(
@@ -233,4 +240,5 @@ def run(
         seconds=done.run.seconds,
         metrics=done.run.metrics,
         diverged=done.run.diverged,
+        unrecorded=unrecorded,
     )

@@ -5,7 +5,16 @@ from dataclasses import replace
 from tests.runs.records import accuracies, record, run, whole
 
 from torchship.digest import Digest
-from torchship.runs.curve import MOST_STEPS, kept, places, read, step_name
+from torchship.runs.curve import (
+    MOST_STEPS,
+    kept,
+    places,
+    read,
+    share,
+    step_name,
+    thinned,
+    thinnest,
+)
 from torchship.runs.difference import environment, first_difference
 from torchship.runs.record import Curve, DataUsed, Gpu
 from torchship.runs.wording import where
@@ -88,6 +97,31 @@ def test_a_long_log_keeps_every_few_steps_and_the_last(tmp_path):
         assert [step["step"] for step in found.steps] == list(places(found))
         assert len(found.steps) == kept(found.count, found.every) <= MOST_STEPS + 1
         assert found.steps[-1]["step"] == count - 1
+
+
+def test_of_many_runs_each_keeps_fewer_steps(tmp_path):
+    """A record has to hold them all: what a run of many keeps, one of few keeps, too."""
+    assert [share(runs) for runs in (1, 10, 40, 1000)] == [MOST_STEPS, MOST_STEPS, 500, 20]
+    for count in (1, 19, 500, 501, 9999):
+        lines = [f'{{"step": {place}}}' for place in range(count)]
+        files = write(tmp_path, "output/metrics.jsonl", lines)
+        whole, fewer = read(**files), read(**files, most=share(40))
+        assert len(fewer.steps) == kept(count, fewer.every) <= 501
+        assert set(places(fewer)) <= set(places(whole))
+        assert fewer.steps[-1] == whole.steps[-1]
+
+
+def test_a_thinned_curve_is_one_that_a_record_can_have():
+    """Its steps are where its `every` says, down to the first and the last."""
+    for count in (1, 2, 3, 4, 7, 8, 100):
+        steps = tuple({"step": float(place)} for place in range(count))
+        whole = Curve(source="metrics.jsonl", count=count, steps=steps)
+        found = thinned(whole)
+        assert len(found.steps) == (count if count <= 2 else count // 2 + 1)
+        for each in (found, thinned(found), thinnest(whole), thinnest(found)):
+            assert [step["step"] for step in each.steps] == list(places(each))
+            assert len(each.steps) == kept(each.count, each.every)
+        assert [step["step"] for step in thinnest(whole).steps] == sorted({0, count - 1})
 
 
 def test_the_most_likely_cause_stands_first():

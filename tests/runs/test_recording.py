@@ -9,12 +9,12 @@ import pytest
 
 from torchship.digest import Descriptor, Digest
 from torchship.engines.request import Request
-from torchship.errors import EngineError, ManifestError, MetricsError, RunError
+from torchship.errors import EngineError, ManifestError, MetricsError, RecordError, RunError
 from torchship.oci.assemble import DATA, METRICS, SEED
 from torchship.oci.image import Image
 from torchship.platform import Platform
 from torchship.progress import SILENT
-from torchship.runs import inside
+from torchship.runs import capacity, inside, statement, typed
 from torchship.runs.execution import declared
 from torchship.runs.recording import Plan, check, measured, record
 from torchship.runs.run import RecordDirectory
@@ -325,3 +325,46 @@ def test_the_first_run_tells_that_there_are_no_metrics(recorded, metrics, writte
     with pytest.raises(MetricsError, match=words):
         recorded(None, engine=engine, found=image(**{METRICS: metrics}), first=measured)
     assert len(engine.requests) == 1
+
+
+def test_the_first_run_tells_that_no_record_can_hold_what_it_wrote(recorded, monkeypatch):
+    """Hours are not spent on runs of which nothing could be read."""
+
+    def program(request):
+        for place in range(11):
+            (request.output / f"sample-{place}").touch()
+        return gives()(request)
+
+    monkeypatch.setattr(typed, "MOST", 10)
+    engine = Engine(program)
+    with pytest.raises(RecordError, match=r"runs\[0\]\.outputs has 12 entries, more than 10"):
+        recorded(None, engine=engine)
+    assert len(engine.requests) == 1
+
+
+def test_tensors_are_counted_before_they_are_looked_at(recorded, monkeypatch):
+    """What is asked of the container after the last run has its room after the first."""
+
+    def program(request):
+        for place in range(20):
+            (request.output / f"model-{place}.pt").touch()
+        return gives()(request)
+
+    for module in (capacity, statement):
+        monkeypatch.setattr(module, "LARGEST", 10_000)
+    engine = Engine(program)
+    with pytest.raises(RecordError, match="3 runs like the first would have 1"):
+        recorded(None, engine=engine)
+    assert len(engine.requests) == 1
+
+
+def test_many_runs_share_the_room_of_a_record(recorded):
+    """Each keeps fewer steps of its curve than one alone would."""
+
+    def program(request):
+        lines = (json.dumps({"step": place}) + "\n" for place in range(1000))
+        (request.output / "metrics.jsonl").write_text("".join(lines))
+        return gives()(request)
+
+    made = recorded(program, seeds=range(1, 41))
+    assert {len(each.curve.steps) for each in made.runs} == {501}

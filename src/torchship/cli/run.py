@@ -116,6 +116,8 @@ def _tell(outcome: Outcome) -> None:
         click.echo(f"{metric}: {value:g}", err=True)
     for metric in outcome.diverged:
         click.echo(f"{metric}: not a number, or infinite: nothing compares with that", err=True)
+    if outcome.unrecorded is not None:
+        complain(outcome.unrecorded)
     # As shells have it, 128 + N is the end by signal N; these two say it by themselves.
     number = outcome.status - 128
     if number > 0 and number not in (signal.SIGINT, signal.SIGPIPE):

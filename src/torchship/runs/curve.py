@@ -10,12 +10,16 @@ import json
 import math
 import re
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from torchship.runs.record import Curve
 
 MOST_STEPS = 2000
-"""Steps of one run in a record; of a longer log every second, third, ... is kept."""
+"""Steps of one run in a record; of a longer log every second, fourth, ... is kept."""
+
+_MOST_TOGETHER = 20_000  # steps of all runs of a record; with twenty names, some 16 MB of it
+_FEWEST = 20
 
 FILE = "metrics.jsonl"
 STDOUT = "stdout"
@@ -36,14 +40,22 @@ _LABELLED = re.compile(
 )
 
 
-def read(*, output: Path, log: Path) -> Curve | None:
-    """Return what was logged; None where nothing was. Names that tell times are left out."""
+def share(runs: int) -> int:
+    """Return how many steps each of so many runs keeps, for one record to hold them all."""
+    return max(_FEWEST, min(MOST_STEPS, _MOST_TOGETHER // runs))
+
+
+def read(*, output: Path, log: Path, most: int = MOST_STEPS) -> Curve | None:
+    """Return what was logged; None where nothing was. Names that tell times are left out.
+
+    ``most`` is how many steps are kept, besides the last one.
+    """
     file = output / FILE
     if file.is_file() and not file.is_symlink():
-        found = _kept(_objects(file), FILE)
+        found = _kept(_objects(file), FILE, most)
         if found is not None:
             return found
-    return _kept(_lines(log), STDOUT) if log.is_file() else None
+    return _kept(_lines(log), STDOUT, most) if log.is_file() else None
 
 
 def step_name(curve: Curve) -> str | None:
@@ -65,17 +77,34 @@ def places(curve: Curve) -> tuple[int, ...]:
     return (*grid, curve.count - 1) if (curve.count - 1) % curve.every else tuple(grid)
 
 
-def _kept(steps: Iterator[Mapping[str, float]], source: str) -> Curve | None:
+def thinned(curve: Curve) -> Curve:
+    """Return a curve with every second of its steps, and the last; of two steps, the same."""
+    return curve if len(curve.steps) <= 2 else _every(curve, 2 * curve.every)
+
+
+def thinnest(curve: Curve) -> Curve:
+    """Return a curve with its first step and its last."""
+    return _every(curve, max(curve.every, curve.count))
+
+
+def _every(curve: Curve, every: int) -> Curve:
+    steps = dict(zip(places(curve), curve.steps, strict=True))
+    fewer = replace(curve, every=every)
+    return replace(fewer, steps=tuple(steps[place] for place in places(fewer)))
+
+
+def _kept(steps: Iterator[Mapping[str, float]], source: str, most: int) -> Curve | None:
     """Keep every ``every``-th step and the last, doubling ``every`` whenever there are too many.
 
-    So two logs of one length keep the same steps, whatever is in them.
+    So two logs of one length keep the same steps, whatever is in them; and where one keeps fewer,
+    they are some of the other's.
     """
     found: list[Mapping[str, float]] = []
     every, count, last = 1, 0, None
     for step in steps:
         if count % every == 0:
             found.append(step)
-            if len(found) > MOST_STEPS:
+            if len(found) > most:
                 found, every = found[::2], every * 2
         last, count = step, count + 1
     if last is None:

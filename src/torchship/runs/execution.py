@@ -70,8 +70,12 @@ def execute(
     output: Path,
     log: Path,
     seed: int | None,
+    runs: int = 1,
 ) -> Execution:
-    """Run an image once, to its end, and read what it gave. Raises what the engine raises."""
+    """Run an image once, to its end, and read what it gave. Raises what the engine raises.
+
+    ``runs`` is how many a record is to hold: of many, each keeps fewer steps of its curve.
+    """
     began, clock = datetime.now(UTC).replace(microsecond=0), time.monotonic()
     status = engine.run(request)
     seconds = time.monotonic() - clock
@@ -89,7 +93,7 @@ def execute(
             metrics=found.values,
             diverged=found.diverged,
             outputs=outputs(output),
-            curve=curve.read(output=output, log=log),
+            curve=curve.read(output=output, log=log, most=curve.share(runs)),
         ),
         metrics=tuple(
             replace(metric, examples=metric.examples or found.examples.get(metric.name))

@@ -26,9 +26,11 @@ from torchship.runs.record import DataUsed, Hardware, Software
 
 PYTHON = "python3"
 
+TENSORS = (".pt", ".pth", ".safetensors")
+"""Suffixes of files whose contents are looked at."""
+
 _SCRIPTS = Path(__file__).parent / "scripts"
 _LARGEST = 8 << 20  # bytes of an answer
-_TENSORS = (".pt", ".pth", ".safetensors")
 _MOUNTED = "/run/torchship"
 
 
@@ -64,7 +66,7 @@ def facts(request: Request, engine: Engine, *, data: Sequence[str]) -> Facts:
         environment={
             name: value
             for name, value in _table(told, "environment").items()
-            if isinstance(value, str) and len(value) < typed.LONGEST
+            if isinstance(value, str) and len(value) < typed.LONGEST and "\0" not in value
         },
         threads=_count(torch.get("threads")),
         interop_threads=_count(torch.get("interopThreads")),
@@ -129,7 +131,7 @@ def tensors(
         names = sorted(
             path.relative_to(folder).as_posix()
             for path in folder.rglob("*")
-            if path.suffix in _TENSORS and path.is_file() and not path.is_symlink()
+            if path.suffix in TENSORS and path.is_file() and not path.is_symlink()
         )
         if names:
             target = f"{_MOUNTED}/{place}"

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from pathlib import PurePosixPath
 from typing import Literal
 
 from msgspec.structs import replace
@@ -19,10 +20,10 @@ from torchship.progress import Progress
 from torchship.project.project import Metric
 from torchship.project.revision import Revision
 from torchship.project.seeds import seeded
-from torchship.runs import profile
+from torchship.runs import capacity, profile
 from torchship.runs.claims import claims
 from torchship.runs.execution import Declared, Execution, execute, source, used
-from torchship.runs.inside import Facts, check_data, tensors
+from torchship.runs.inside import TENSORS, Facts, check_data, tensors
 from torchship.runs.interruption import interruptible
 from torchship.runs.metrics import DEFAULT
 from torchship.runs.parameters import parameters, workers
@@ -68,7 +69,8 @@ def record(
 
     Stops at the first run that fails: its exit status is in the record. ``first`` is shown the
     first run that did not, and may raise. Raises `RunError` where the image's data are not what
-    it declares, before or after the runs.
+    it declares, before or after the runs, and `RecordError` where no record can hold what the
+    runs gave: after the first of them, if that shows it.
     """
     progress.say("looking at the machine from inside the container")
     found, before = check_data(plan.request, engine, declared.data)
@@ -80,8 +82,12 @@ def record(
         progress.say(_told(done[-1], place, len(plan.seeds)))
         if done[-1].run.status != 0:
             break
-        if first is not None and place == 1:
+        if place > 1:
+            continue
+        if first is not None:
             first(done[0], declared, folder)
+        alone = _record(plan, engine, declared, found, before, done, [_expected(done[0].run)], None)
+        capacity.check(alone, len(plan.seeds))
     again = None
     if plan.repeat and all(each.run.status == 0 for each in done):
         folder = directory.repeat()
@@ -98,7 +104,16 @@ def record(
     repeat = None
     if again is not None:
         repeat = _repeat(runs[0], dataclasses.replace(again.run, tensors=digests[-1]))
-    return _record(plan, engine, declared, found, before, done, runs, repeat)
+    return capacity.fitted(_record(plan, engine, declared, found, before, done, runs, repeat))
+
+
+def _expected(run: Run) -> Run:
+    """Return a run with as many digests of tensors as may be found in its outputs."""
+    suffixes = {name: PurePosixPath(name).suffix for name in run.outputs}
+    return dataclasses.replace(
+        run,
+        tensors={name: run.outputs[name] for name in suffixes if suffixes[name] in TENSORS},
+    )
 
 
 def _check_again(
@@ -145,6 +160,7 @@ def _once(
                 output=folder.output,
                 log=folder.log,
                 seed=seed,
+                runs=len(plan.seeds),
             )
     except TorchshipError:
         folder.discard()
