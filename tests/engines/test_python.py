@@ -2,9 +2,13 @@
 
 import pickle
 import platform
+import subprocess
+import sys
 
 import pytest
 
+from torchship.engines import namespaces
+from torchship.engines.namespaces import Obstacle
 from torchship.engines.python import BasePython, HostPython, LoadedPython, interpreter_for
 from torchship.errors import EngineError
 from torchship.platform import Platform
@@ -96,5 +100,38 @@ def test_no_interpreter_is_an_error(store):
     with pytest.raises(EngineError):
         interpreter_for("3.2.1", base=(), store=store)
     other = "arm64" if Platform.host().architecture == "amd64" else "amd64"
-    with pytest.raises(EngineError, match=other):
+    with pytest.raises(EngineError, match=other) as caught:
         interpreter_for("3.2.1", base=(), store=store, platform=Platform("linux", other))
+    assert 'bytecode = "none"' in caught.value.hint
+
+
+def test_without_namespaces_a_published_base_cannot_compile(store, root_layer, monkeypatch):
+    """The hint is for a build: there is no image yet that could be saved for Docker."""
+    reason = "this machine allows no user namespaces"
+    monkeypatch.setattr(namespaces, "obstacle", lambda: Obstacle(reason, namespaces.OTHER))
+    before = set(store.unpacked.iterdir())
+    with pytest.raises(EngineError, match=reason) as caught:
+        interpreter_for("3.11.99", base=[root_layer[1]] * 2, store=store)
+    assert 'bytecode = "none"' in caught.value.hint
+    assert "save" not in caught.value.hint
+    assert set(store.unpacked.iterdir()) == before, "layers were unpacked for nothing"
+
+
+def test_on_a_mac_the_engines_are_there_and_the_native_one_says_what_it_lacks(tmp_path):
+    """Its processor's name is not Linux's, and none of Linux's calls is made there."""
+    program = """
+import os, sys
+from pathlib import Path
+os.uname = lambda: os.uname_result(("Darwin", "mac", "24.0.0", "Darwin", "arm64"))
+import torchship.engines.python
+from torchship.engines.choose import engines
+from torchship.oci.store import Store
+*_, native = engines(Store.open(Path(sys.argv[1])))
+sys.platform = "darwin"
+print(native.missing())
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program, str(tmp_path)],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.stdout.strip() == "the native engine runs on Linux only", done.stderr

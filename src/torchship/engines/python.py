@@ -26,6 +26,7 @@ from torchship.engines import container, namespaces, unpack
 from torchship.engines.container import Bind, Container
 from torchship.engines.relay import StartError, Streams
 from torchship.errors import EngineError
+from torchship.layers.bytecode import WITHOUT
 from torchship.layers.layer import Interpreter, Layer
 from torchship.oci.store import Store
 from torchship.platform import Platform
@@ -79,7 +80,7 @@ class BasePython(Struct, frozen=True, kw_only=True):
                 status = container.run(box, Streams(stdout=said.fileno(), stderr=said.fileno()))
             except StartError as error:
                 raise EngineError(
-                    f"the base's Python could not be started: {error.detail}"
+                    f"the base's Python could not be started: {error.detail}", hint=WITHOUT
                 ) from error
             said.seek(0)
             _check(script, status, said.read().decode("utf-8", "replace"))
@@ -143,14 +144,18 @@ def interpreter_for(
         return here
     platform = platform or Platform.host()
     if not platform.is_host:
+        machine = Platform.host() if sys.platform == "linux" else sys.platform
         raise EngineError(
-            f"this machine cannot run Python {version} for {platform}",
-            hint="compile with the base for this machine's platform: bytecode is the same",
+            f"this machine ({machine}) cannot start Python {version} for {platform}, and has no "
+            f"Python {version} of its own to compile bytecode with",
+            hint=WITHOUT,
         )
     if not base:
         raise EngineError(f"there is no Python {version} here, and no base that has one")
-    layers = unpack.unpack_all(base, lambda layer: store.open_blob(layer.digest), store.unpacked)
     found = namespaces.obstacle()
+    if found is not None and len(base) > 1:
+        raise _not_started(version, found)
+    layers = unpack.unpack_all(base, lambda layer: store.open_blob(layer.digest), store.unpacked)
     if found is None:
         return BasePython(
             layers=layers,
@@ -158,10 +163,16 @@ def interpreter_for(
             scratch=store.home / "scratch",
         )
     root = layers[0]
-    if len(layers) == 1 and (root / "var/lib/dpkg/status").is_file() and os.access(root, os.X_OK):
+    if (root / "var/lib/dpkg/status").is_file() and os.access(root, os.X_OK):
         return LoadedPython(root=root, version=version, platform=platform)
-    raise EngineError(
-        f"the base's Python {version} cannot be started: {found.reason}", hint=found.hint
+    raise _not_started(version, found)
+
+
+def _not_started(version: str, found: namespaces.Obstacle) -> EngineError:
+    return EngineError(
+        f"bytecode needs the base's Python {version}, which cannot be started: {found.reason}",
+        hint=f"{WITHOUT}; or install Python {version} here, or see `torchship doctor` for what "
+        "keeps containers from starting",
     )
 
 

@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 _libc = ctypes.CDLL(None, use_errno=True)
-_PIVOT_ROOT, _KEYCTL = {"x86_64": (155, 250), "aarch64": (41, 219)}[os.uname().machine]
+_PIVOT_ROOT = {"x86_64": 155, "aarch64": 41}
+_KEYCTL = {"x86_64": 250, "aarch64": 219}
 _OPEN_TREE, _MOVE_MOUNT, _FSOPEN, _FSCONFIG, _FSMOUNT, _MOUNT_SETATTR = 428, 429, 430, 431, 432, 442
 
 CLONE_NEWNS = 0x00020000
@@ -62,6 +63,14 @@ def _check(result: int, what: str) -> int:
     return result
 
 
+def _here(numbers: Mapping[str, int], what: str) -> int:
+    """Return a call's number on this architecture; a Mac imports this module, and calls nothing."""
+    machine = os.uname().machine
+    if machine not in numbers:
+        raise OSError(errno.ENOSYS, f"{what}: its number on {machine} is not known")
+    return numbers[machine]
+
+
 def _syscall(number: int, what: str, *arguments: int | bytes | None) -> int:
     words = [
         ctypes.c_char_p(word) if isinstance(word, bytes | None) else ctypes.c_long(word)
@@ -86,7 +95,8 @@ def mount(source: str, target: str, kind: str, flags: int, options: str = "") ->
 
 def pivot_root(new: str, old: str) -> None:
     """Make ``new``, a mount, the root, and put the present root on ``old``."""
-    _syscall(_PIVOT_ROOT, "pivot_root", os.fsencode(new), os.fsencode(old))
+    number = _here(_PIVOT_ROOT, "pivot_root")
+    _syscall(number, "pivot_root", os.fsencode(new), os.fsencode(old))
 
 
 def detach(target: str) -> None:
@@ -154,7 +164,8 @@ def hide_from_others() -> None:
 def new_session_keyring() -> None:
     """Leave the caller's kernel keyring, so that its keys cannot be read."""
     try:
-        _syscall(_KEYCTL, "keyctl", _KEYCTL_JOIN_SESSION_KEYRING, None)
+        number = _here(_KEYCTL, "keyctl")
+        _syscall(number, "keyctl", _KEYCTL_JOIN_SESSION_KEYRING, None)
     except OSError as error:
         if error.errno != errno.ENOSYS:  # a kernel without keyrings holds no keys either
             raise

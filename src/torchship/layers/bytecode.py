@@ -31,6 +31,9 @@ from torchship.project.lock import PackagePin, WheelPin
 MODES = ("imported", "all", "none")
 """What is compiled: what importing loads; every file; nothing."""
 
+WITHOUT = 'set bytecode = "none" in [tool.torchship]: the image starts slower, that is all'
+"""What to do where the image's Python cannot be started."""
+
 STANDARD = (
     # What the interpreter starts with, and what finding, running and warning of modules takes.
     *("codecs", "encodings.ascii", "encodings.idna", "encodings.latin_1", "encodings.utf_8"),
@@ -309,7 +312,7 @@ def _compile(
     if materials.interpreter is None:
         raise EngineError(
             f"bytecode for Python {python} needs that very Python, and none can be started here",
-            hint='set bytecode = "none" in [tool.torchship]: the image starts slower, that is all',
+            hint=WITHOUT,
         )
     if mode not in MODES:
         raise EngineError(f"bytecode cannot be compiled in the mode {mode!r}")
