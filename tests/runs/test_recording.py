@@ -92,14 +92,16 @@ def image(**labels) -> Image:
 def recorded(tmp_path):
     """Return a function that records an image of the test's own."""
 
-    def start(program, *, seeds=(1, 2, 3), found=None, engine=None, first=None, **plan):
+    def start(
+        program, *, seeds=(1, 2, 3), found=None, engine=None, first=None, progress=SILENT, **plan
+    ):
         found = found or image()
         engine = engine or Engine(program)
         asked = Plan(request=Request(image=found), seeds=seeds, name="mnist", **plan)
         directory = RecordDirectory.at(tmp_path / "record")
         stated = declared(found)
         made = record(
-            asked, engine, declared=stated, directory=directory, progress=SILENT, first=first
+            asked, engine, declared=stated, directory=directory, progress=progress, first=first
         )
         assert parse(encode(made), "it") == made
         return made
@@ -170,6 +172,56 @@ def test_a_record_without_metrics_cannot_be_published(recorded, tmp_path):
     made = recorded(lambda request: 0, found=plain)
     with pytest.raises(MetricsError, match="no metrics"):
         check(made, declared(plain), RecordDirectory(path=tmp_path))
+
+
+class Heard:
+    """A progress that keeps what it is told."""
+
+    task = staticmethod(SILENT.task)
+
+    def __init__(self):
+        self.lines = []
+
+    def say(self, line):
+        """Keep a line."""
+        self.lines.append(line)
+
+
+@pytest.mark.parametrize("metrics", ["{}", image().labels[METRICS]])
+def test_why_a_later_runs_metrics_could_not_be_read_is_told(recorded, tmp_path, metrics):
+    """At once, and where nothing can be published for it; the other runs say nothing of it."""
+    found = image(**{METRICS: metrics})
+
+    def program(request):
+        done = gives()(request)
+        if request.command[-1] == "2":
+            (request.output / "metrics.json").write_text('{"test_accuracy": 0.')
+        return done
+
+    heard = Heard()
+    made = recorded(program, found=found, first=measured, progress=heard)
+    assert [sorted(run.metrics) for run in made.runs] == [["test_accuracy"], [], ["test_accuracy"]]
+    told = [line for line in heard.lines if "is not JSON" in line]
+    assert len(told) == 1
+    assert told[0].startswith("seed 2 (2 of 3): no metrics in ")
+    with pytest.raises(MetricsError, match=r"seed-2/output/metrics\.json is not JSON") as caught:
+        check(made, declared(found), RecordDirectory(path=tmp_path / "record"))
+    assert "test_accuracy" in caught.value.hint
+
+
+def test_names_in_what_is_told_of_metrics_steer_no_terminal(recorded):
+    """The file of a metric is named by the image, which may be a stranger's."""
+    file = "\x1b[2J.json"
+    found = image(**{METRICS: json.dumps({"acc": {"name": "acc", "file": file}})})
+    heard = Heard()
+
+    def program(request):
+        (request.output / file).write_text("{")
+        return 0
+
+    recorded(program, found=found, progress=heard)
+    assert any("is not JSON" in line for line in heard.lines)
+    assert all(line.isprintable() for line in heard.lines)
 
 
 def test_data_are_checked_before_and_after(recorded):

@@ -25,10 +25,11 @@ from torchship.runs.claims import claims
 from torchship.runs.execution import Declared, Execution, execute, source, used
 from torchship.runs.inside import TENSORS, Facts, check_data, tensors
 from torchship.runs.interruption import interruptible
-from torchship.runs.metrics import DEFAULT
+from torchship.runs.legible import legible
+from torchship.runs.metrics import DEFAULT, collect
 from torchship.runs.parameters import parameters, workers
 from torchship.runs.record import DataUsed, Determinism, Record, Repeat, Run
-from torchship.runs.run import RecordDirectory, RunDirectory
+from torchship.runs.run import RecordDirectory, RunDirectory, folder_of
 from torchship.runs.verdict import run_differences
 
 _DECLARE = (
@@ -180,7 +181,10 @@ def _told(execution: Execution, place: int, count: int) -> str:
     shown = [
         f"{name} {value:g}" for name, value in run.metrics.items() if name in named or not named
     ]
-    return f"{what}: {', '.join(shown) or 'no metrics'} in {run.seconds:.1f} s"
+    told = f"{what}: {', '.join(shown) or 'no metrics'} in {run.seconds:.1f} s"
+    if execution.fault is None:
+        return told
+    return f"{told}: {legible(execution.fault.message)}"  # names in it may be a stranger's
 
 
 def _repeat(first: Run, again: Run) -> Repeat:
@@ -288,12 +292,27 @@ def check(made: Record, declared: Declared, done_in: RecordDirectory) -> None:
     claimed = {claim.name for claim in made.claims}
     missing = [metric.name for metric in declared.metrics if metric.name not in claimed]
     if missing:
-        raise MetricsError(
-            f"not every run gave a value of {', '.join(missing)}",
-            hint="[tool.torchship.metrics] says where it is looked for",
-        )
-    if not claimed:
-        raise MetricsError(
-            "the runs gave no metrics: there is nothing that a reproduction could be judged by",
-            hint=_DECLARE,
-        )
+        lacking = f"not every run gave a value of {', '.join(missing)}"
+        hint = "[tool.torchship.metrics] says where it is looked for"
+    elif not claimed:
+        lacking = "the runs gave no metrics that a reproduction could be judged by"
+        hint = _DECLARE
+    else:
+        return
+    fault = _unread(made, declared, done_in)
+    if fault is None:
+        raise MetricsError(lacking, hint=hint)
+    raise MetricsError(f"{lacking}: {fault.message}", hint=fault.hint or hint)
+
+
+def _unread(made: Record, declared: Declared, done_in: RecordDirectory) -> MetricsError | None:
+    """Return why the metrics of a run, the first such one, could not be read: its files tell."""
+    for place, run in enumerate(made.runs, start=1):
+        folder = RunDirectory(path=folder_of(done_in.path, run.seed, place))
+        if run.metrics or run.diverged or not folder.log.is_file():
+            continue
+        try:
+            collect(declared.metrics, output=folder.output, log=folder.log)
+        except MetricsError as fault:
+            return fault
+    return None
