@@ -324,6 +324,17 @@ def test_results_that_stay_out_are_told(machine):
     assert "stays out" not in machine.torchship("build", project).err
 
 
+def test_caches_that_stay_out_are_told(machine):
+    """A model that a program downloaded into the project lies in a folder marked as a cache."""
+    project = machine.project()
+    (project / "models").mkdir()
+    tag = "Signature: 8a477f597d28d172789f06886806bc55\n"
+    (project / "models" / "CACHEDIR.TAG").write_text(tag)
+    assert "models/ stays out of the image" in machine.torchship("build", project).err
+    (project / ".dockerignore").write_text("!models\n")
+    assert "stays out" not in machine.torchship("build", project).err
+
+
 def test_large_files_in_the_source_are_told(machine):
     """As an archive that `save` left there; once, and not where .dockerignore names it."""
     project = machine.project()

@@ -70,7 +70,10 @@ def derive(
     if published and not all(isinstance(recipes[place], SourceRecipe) for place in missing):
         layers |= _taken(recipes, missing, published())
         missing = [place for place in missing if place not in layers]
-    _tell_large([recipes[place] for place in missing], progress)
+    for place in missing:
+        if isinstance(source := recipes[place], SourceRecipe):
+            _tell_caches(source, progress)
+            _tell_large(source, progress)
     if not missing:
         return tuple(layers[place] for place in range(len(recipes)))
     if all(isinstance(recipes[place], SourceRecipe) for place in missing):
@@ -88,18 +91,26 @@ def derive(
     return tuple(layers[place] for place in range(len(recipes)))
 
 
-def _tell_large(missing: Sequence[Recipe], progress: Progress) -> None:
+def _tell_caches(source: SourceRecipe, progress: Progress) -> None:
+    """Name what stays out though no pattern says so: a downloaded model lies in a cache."""
+    for name in source.caches:
+        progress.say(
+            f"{name}/ stays out of the image, as it says that it is a cache (CACHEDIR.TAG): "
+            f"`!{name}` in .dockerignore takes it in, `{name}` there ends this line"
+        )
+
+
+def _tell_large(source: SourceRecipe, progress: Progress) -> None:
     """Name what is large in a source that is to be packed: image archives end up there."""
-    for recipe in missing:
-        found = large(recipe.files) if isinstance(recipe, SourceRecipe) else ()
-        if found:
-            names = ", ".join(f"{file.path} ({size(file.size)})" for file in found[:_NAMED])
-            more = len(found) - _NAMED
-            rest = f" and {counted(more, 'other file')}" if more > 0 else ""
-            progress.say(
-                f"large in the source layer, which every edit makes again: {names}{rest}; "
-                ".dockerignore leaves out what the program does not need"
-            )
+    found = large(source.files)
+    if found:
+        names = ", ".join(f"{file.path} ({size(file.size)})" for file in found[:_NAMED])
+        more = len(found) - _NAMED
+        rest = f" and {counted(more, 'other file')}" if more > 0 else ""
+        progress.say(
+            f"large in the source layer, which every edit makes again: {names}{rest}; "
+            ".dockerignore leaves out what the program does not need"
+        )
 
 
 def _taken(

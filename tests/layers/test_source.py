@@ -9,6 +9,9 @@ from torchship.errors import ProjectError, SecretFound
 from torchship.layers.layer import key
 from torchship.layers.source import LARGE, SourceRecipe, collect, digest, large, left_out
 
+TAG = "Signature: 8a477f597d28d172789f06886806bc55\n"
+RECORD = '{"_type":"https://in-toto.io/Statement/v1","predicate":{}}'
+
 
 @pytest.fixture
 def project(tmp_path):
@@ -28,7 +31,7 @@ def project(tmp_path):
 
 def paths(root, **settings):
     """Return which paths go in."""
-    return [file.path for file in collect(root, **settings)]
+    return [file.path for file in collect(root, **settings).files]
 
 
 def test_files_go_in_sorted_below_the_working_directory(cook, project):
@@ -36,7 +39,7 @@ def test_files_go_in_sorted_below_the_working_directory(cook, project):
     root = project({"main.py": "print()", "run.sh": "#!/bin/sh", "pkg/a.py": "", "Z": ""})
     (root / "run.sh").chmod(0o700)
     (root / "main.py").chmod(0o600)
-    made = cook(SourceRecipe(root=root, files=collect(root)))
+    made = cook(SourceRecipe(root=root, files=collect(root).files))
     assert list(made.members) == [
         "workspace",
         "workspace/Z",
@@ -67,9 +70,9 @@ def test_what_tools_leave_behind_stays_out(project):
             "",
         )
     )  # fmt: skip
-    project({"cache/CACHEDIR.TAG": "Signature: 8a477f597d28d172789f06886806bc55\n", "cache/x": ""})
+    project({"cache/CACHEDIR.TAG": TAG, "cache/x": ""})
     project({"tagged/CACHEDIR.TAG": "something else"})
-    files = collect(root)
+    files = collect(root).files
     assert [file.path for file in files if file.is_folder] == ["a", "envs", "sub"]  # now empty
     assert [file.path for file in files if not file.is_folder] == [
         ".dockerignore",
@@ -112,8 +115,8 @@ def test_the_tree_is_the_same_from_anywhere(cook, project, tmp_path):
             os.utime(path, (1, 1))
     finally:
         os.umask(old)
-    one = SourceRecipe(root=root, files=collect(root))
-    two = SourceRecipe(root=other, files=collect(other))
+    one = SourceRecipe(root=root, files=collect(root).files)
+    two = SourceRecipe(root=other, files=collect(other).files)
     assert key(one) == key(two)
     assert digest(one.files) == digest(two.files)
     assert cook(one).data == cook(two).data
@@ -123,14 +126,14 @@ def test_the_tree_is_the_same_from_anywhere(cook, project, tmp_path):
 def test_every_change_is_another_layer(project, change):
     """Content, the executable bit and names are all in the key."""
     root = project({"main.py": "print()"})
-    before = key(SourceRecipe(root=root, files=collect(root)))
+    before = key(SourceRecipe(root=root, files=collect(root).files))
     if change == "content":
         project({"main.py": "print(1)"})
     elif change == "mode":
         (root / "main.py").chmod(0o755)
     else:
         (root / "main.py").rename(root / "other.py")
-    assert key(SourceRecipe(root=root, files=collect(root))) != before
+    assert key(SourceRecipe(root=root, files=collect(root).files)) != before
 
 
 def test_links_inside_the_project_are_kept(cook, project):
@@ -139,7 +142,7 @@ def test_links_inside_the_project_are_kept(cook, project):
     (root / "pkg").mkdir()
     (root / "pkg" / "data").symlink_to("../data")
     (root / "dangling").symlink_to("gone.txt")
-    made = cook(SourceRecipe(root=root, files=collect(root)))
+    made = cook(SourceRecipe(root=root, files=collect(root).files))
     assert made.members["workspace/pkg/data"].linkname == "../data"
     assert made.members["workspace/dangling"].linkname == "gone.txt"
     assert "workspace/pkg/data/a.txt" not in made.members
@@ -197,7 +200,7 @@ def test_a_file_that_changes_during_the_build_is_an_error(cook, project):
     """The layer holds what was hashed, or there is none."""
     for after in ("print(2)", "print(", "print(1)  # longer"):
         root = project({"main.py": "print(1)"})
-        recipe = SourceRecipe(root=root, files=collect(root))
+        recipe = SourceRecipe(root=root, files=collect(root).files)
         project({"main.py": after})
         with pytest.raises(ProjectError, match=r"main\.py changed"):
             cook(recipe)
@@ -206,7 +209,7 @@ def test_a_file_that_changes_during_the_build_is_an_error(cook, project):
 def test_a_file_that_is_gone_is_an_error(cook, project):
     """So is one that was deleted meanwhile, or became a link."""
     root = project({"main.py": "print(1)"})
-    recipe = SourceRecipe(root=root, files=collect(root))
+    recipe = SourceRecipe(root=root, files=collect(root).files)
     (root / "main.py").unlink()
     with pytest.raises(ProjectError, match=r"main\.py is gone"):
         cook(recipe)
@@ -253,7 +256,7 @@ def test_large_files_go_in_whole(cook, project):
     root = project({"main.py": ""})
     data = os.urandom(3 << 20)
     (root / "weights.pt").write_bytes(data)
-    made = cook(SourceRecipe(root=root, files=collect(root)))
+    made = cook(SourceRecipe(root=root, files=collect(root).files))
     assert made.read("workspace/weights.pt") == data
 
 
@@ -262,7 +265,7 @@ def test_files_that_are_better_pinned_as_data_are_told(project):
     root = project({"main.py": ""})
     with (root / "weights.pt").open("wb") as stream:
         stream.truncate(LARGE)
-    assert [file.path for file in large(collect(root))] == ["weights.pt"]
+    assert [file.path for file in large(collect(root).files)] == ["weights.pt"]
 
 
 def test_a_small_project_is_scanned_at_once(project):
@@ -284,14 +287,14 @@ def test_empty_folders_go_in(cook, project):
     (root / ".dockerignore").write_text("**/*.log\ngone\n")
     (root / "checkpoints" / "deep").mkdir(parents=True)
     (root / "pkg" / "__pycache__").mkdir(parents=True)
-    files = collect(root)
+    files = collect(root).files
     assert [file.path for file in files if file.is_folder] == ["checkpoints/deep", "emptied", "pkg"]
     recipe = SourceRecipe(root=root, files=files)
     assert recipe.title == "source, 2 files"
     made = cook(recipe).members
     assert all(made[f"workspace/{name}"].isdir() for name in ("checkpoints", "emptied", "pkg"))
     (root / "checkpoints" / "deep").rmdir()
-    assert key(SourceRecipe(root=root, files=collect(root))) != key(recipe)
+    assert key(SourceRecipe(root=root, files=collect(root).files)) != key(recipe)
 
 
 def test_run_directories_stay_out_wherever_they_are(project):
@@ -299,17 +302,54 @@ def test_run_directories_stay_out_wherever_they_are(project):
     root = project(
         {
             "main.py": "",
-            "mine/record.json": "{}",
+            "mine/record.json": RECORD,
             "mine/stdout.log": "",
             "mine/output/model.pt": "",
-            "many/record.json": "{}",
+            "many/record.json": RECORD,
             "many/seed-1/stdout.log": "",
             "many/seed-1/output/model.pt": "",
-            "music/record.json": "{}",
+            "music/record.json": RECORD,
             "music/stdout.log": "",
+            "trials/record.json": '{"trials": 1}',
+            "trials/run-1/data.csv": "",
         }
     )
-    assert paths(root) == ["main.py", "music/record.json", "music/stdout.log"]
+    others = ["music/record.json", "music/stdout.log"]
+    others += ["trials/record.json", "trials/run-1/data.csv"]
+    assert paths(root) == ["main.py", *others]
+    (root / ".dockerignore").write_text("!mine\n")
+    mine = ["mine/output/model.pt", "mine/record.json", "mine/stdout.log"]
+    assert paths(root) == [".dockerignore", "main.py", *mine, *others]
+
+
+def test_a_cache_goes_in_where_an_exception_names_it(project):
+    """As a folder of models does, which its library calls a cache; one of its parent is not it."""
+    root = project(
+        {
+            "main.py": "",
+            "src/models/CACHEDIR.TAG": TAG,
+            "src/models/bert/config.json": "{}",
+            "src/models/gpt/config.json": "{}",
+            "src/models/env/pyvenv.cfg": "",
+            "src/models/inner/CACHEDIR.TAG": TAG,
+        }
+    )
+    bert, gpt = "src/models/bert/config.json", "src/models/gpt/config.json"
+    tagged = ["src/models/CACHEDIR.TAG", bert, gpt]
+
+    def given(*patterns):
+        tree = collect(root, exclude=patterns)
+        return [file.path for file in tree.files if not file.is_folder], tree.caches
+
+    assert given() == (["main.py"], ("src/models",))
+    assert given("!src") == (["main.py"], ("src/models",))
+    assert given("*", "!src") == ([], ("src/models",))
+    assert given("!src/models") == (["main.py", *tagged], ("src/models/inner",))
+    assert given("**/gpt", "!src/models/") == (["main.py", *tagged], ("src/models/inner",))
+    assert given("!src/models/bert") == (["main.py", bert], ())
+    assert given("!src/models", "**/gpt")[0] == ["main.py", *tagged[:2]]
+    assert given("src/models") == (["main.py"], ())
+    assert given("!src/models", "src") == (["main.py"], ())
 
 
 def test_results_that_stay_out_by_default_are_told(project):
@@ -320,7 +360,7 @@ def test_results_that_stay_out_by_default_are_told(project):
             "outputs/pretrained.pt": "",
             "wandb/a": "",
             "mlruns/a": "",
-            "runs/1/record.json": "",
+            "runs/1/record.json": RECORD,
             "runs/1/stdout.log": "",
             "runs/1/output/a": "",
             "pkg/outputs/a": "",

@@ -78,6 +78,27 @@ class Patterns(Struct, frozen=True):
                 matched = not pattern.exception
         return matched, frozenset(hits)
 
+    def leave_out(
+        self, folder: str, hits: frozenset[int], number: int
+    ) -> tuple[bool, frozenset[int]]:
+        """Say what `decide` would, of a folder that the pattern of this number named as well.
+
+        What takes it back, then, is an exception that names the folder itself: one for its parent
+        is not meant for it.
+        """
+        named = {
+            hit
+            for hit in hits
+            if not self.patterns[hit].exception or self.patterns[hit].regex.fullmatch(folder)
+        } | {number}
+        return not self.patterns[max(named)].exception, frozenset(named)
+
+    def names_below(self, folder: str) -> bool:
+        """Say whether an exception is for something in a folder, and begins with its name."""
+        return any(
+            pattern.exception and pattern.text.startswith(f"{folder}/") for pattern in self.patterns
+        )
+
     def may_take_back(self, folder: str) -> bool:
         """Say whether an exception could match below a folder: else none need look there."""
         for pattern in self.patterns:

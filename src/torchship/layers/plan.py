@@ -75,7 +75,7 @@ def plan(
     below += (users,) if users is not None else ()
     below += (LayoutRecipe(python=pins.python, interpreter=interpreter),)
     above = tuple(DataRecipe(pin=pin) for pin in sorted(data, key=lambda pin: pin.path))
-    files = source.collect(project.root, exclude=project.exclude, allow=project.allow)
+    tree = source.collect(project.root, exclude=project.exclude, allow=project.allow)
     named = _compiled(project)
     spent = base_layers + len(below) + len(above) + 1
     return (
@@ -86,7 +86,7 @@ def plan(
             for recipe in _of_wheels(wheels, project, pins.python, named)
         ),
         *above,
-        SourceRecipe(root=project.root, files=files),
+        SourceRecipe(root=project.root, files=tree.files, caches=tree.caches),
     )
 
 

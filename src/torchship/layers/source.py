@@ -1,10 +1,10 @@
 """The project's own files: the last layer, the one that changes with every edit.
 
 What goes in is decided by `DEFAULTS`, then ``.dockerignore``, then ``exclude``, as one list of
-patterns, so that a later ``!`` takes back what an earlier one leaves out. What never goes in,
-whatever the patterns say: virtual environments, caches and run directories, which say themselves
-what they are (``pyvenv.cfg``, ``conda-meta``, ``CACHEDIR.TAG``; ``record.json`` beside the runs'
-own files).
+patterns, so that a later ``!`` takes back what an earlier one leaves out. Some folders say
+themselves what they are. Caches (``CACHEDIR.TAG``) and run directories (``record.json`` beside the
+runs' own files) stay out unless an exception names them: a model that was downloaded lies in a
+cache, too. Virtual environments (``pyvenv.cfg``, ``conda-meta``) never go in.
 
 A folder that is not left out goes in, as it does for Docker, even where nothing in it does: a
 program may count on it.
@@ -53,10 +53,13 @@ DEFAULTS = (
 LARGE = 64 << 20
 """Bytes: a file of that size is better pinned as data, in a layer of its own."""
 
-_SELF_DECLARED = frozenset({"CACHEDIR.TAG", "conda-meta", "pyvenv.cfg"})
+_AS_DEFAULT = len(DEFAULTS) - 1  # what says itself that it is no source is left out as these are
+_ENVIRONMENT = frozenset({"conda-meta", "pyvenv.cfg"})
 _RUN = frozenset({"output", "record.json", "stdout.log"})  # of one run; a record's has a folder
 _ONE_OF_SEVERAL = re.compile(r"seed-\d+|run-\d+")  # for each
-_CACHE_TAG = b"Signature: 8a477f597d28d172789f06886806bc55"  # Cache Directory Tagging Spec.
+_RECORD = b'{"_type":"https://in-toto.io/Statement/'  # as `torchship.runs.statement` begins one
+_TAG = "CACHEDIR.TAG"
+_CACHE = b"Signature: 8a477f597d28d172789f06886806bc55"  # Cache Directory Tagging Specification
 
 
 class SourceFile(Struct, frozen=True, kw_only=True):
@@ -83,10 +86,15 @@ class SourceFile(Struct, frozen=True, kw_only=True):
         return [self.path, self.executable, self.size, content]
 
 
-def collect(
-    root: Path, *, exclude: Iterable[str] = (), allow: Iterable[str] = ()
-) -> tuple[SourceFile, ...]:
-    """Read which files go into the image, sorted by path, and hash them.
+class Tree(Struct, frozen=True, kw_only=True):
+    """What goes into the image, sorted by path, and which caches stay out unasked."""
+
+    files: tuple[SourceFile, ...]
+    caches: tuple[str, ...] = ()
+
+
+def collect(root: Path, *, exclude: Iterable[str] = (), allow: Iterable[str] = ()) -> Tree:
+    """Read which files go into the image, and hash them.
 
     ``allow`` are patterns of files that are no secrets, whatever they look like. Raises
     `SecretFound`, and `ProjectError` that names every file which cannot go in, and why.
@@ -96,7 +104,8 @@ def collect(
     files: list[SourceFile] = []
     faults: list[str] = []
     findings: list[secrets.Finding] = []
-    for entry, path in _walk(root, patterns, faults):
+    caches: list[str] = []
+    for entry, path in _walk(root, patterns, faults, caches):
         try:
             file, reason = _read(root, entry, path)
         except ProjectError as fault:
@@ -114,7 +123,10 @@ def collect(
             hint="mend these files, or name them in .dockerignore",
         )
     secrets.refuse(findings)
-    return tuple(sorted(files, key=lambda file: file.path.encode()))
+    return Tree(
+        files=tuple(sorted(files, key=lambda file: file.path.encode())),
+        caches=tuple(sorted(caches)),
+    )
 
 
 def left_out(root: Path, *, exclude: Iterable[str] = ()) -> tuple[str, ...]:
@@ -138,7 +150,7 @@ def left_out(root: Path, *, exclude: Iterable[str] = ()) -> tuple[str, ...]:
 def _holds_more_than_runs(folder: Path) -> bool:
     try:
         return not all(
-            path.is_dir() and _is_run([each.name for each in path.iterdir()])
+            path.is_dir() and _is_run(path, [each.name for each in path.iterdir()])
             for path in folder.iterdir()
         )
     except OSError:
@@ -161,10 +173,14 @@ def digest(files: Iterable[SourceFile]) -> Digest:
 
 
 class SourceRecipe(Struct, frozen=True, kw_only=True):
-    """The project's files, as `collect` found them below ``root``, in the working directory."""
+    """The project's files, as `collect` found them below ``root``, in the working directory.
+
+    Nothing depends on its ``caches``: they are what the user is told of.
+    """
 
     root: Path
     files: tuple[SourceFile, ...]
+    caches: tuple[str, ...] = ()
 
     @property
     def title(self) -> str:
@@ -232,7 +248,7 @@ def _ignore_file(root: Path) -> list[str]:
 
 
 def _walk(
-    root: Path, patterns: Patterns, faults: list[str]
+    root: Path, patterns: Patterns, faults: list[str], caches: list[str]
 ) -> Iterator[tuple[os.DirEntry[str], str]]:
     """Yield what goes in, of folders those in which nothing does."""
 
@@ -247,8 +263,17 @@ def _walk(
                     yield entry, path
             elif not left_out or patterns.may_take_back(path):
                 below = _entries(root, path, faults)
-                if below is None or _declares_itself(root / path, below):
+                names = {each.name for each in below or ()}
+                if below is None or names & _ENVIRONMENT:
                     continue
+                is_cache = _is_cache(root / path, names)
+                if is_cache or _is_run(root / path, names):
+                    was_left_out = left_out
+                    left_out, hits = patterns.leave_out(path, hits, _AS_DEFAULT)
+                    if left_out and not patterns.names_below(path):
+                        if is_cache and not was_left_out:
+                            caches.append(path)
+                        continue
                 empty = not left_out
                 for found in walk(path, below, hits):
                     empty = False
@@ -268,22 +293,27 @@ def _entries(root: Path, folder: str, faults: list[str]) -> list[os.DirEntry[str
         return None
 
 
-def _declares_itself(folder: Path, entries: list[os.DirEntry[str]]) -> bool:
-    names = {entry.name for entry in entries}
-    if _is_run(names):
-        return True
-    declared = names & _SELF_DECLARED
-    if declared == {"CACHEDIR.TAG"}:
-        with (folder / "CACHEDIR.TAG").open("rb") as stream:
-            return stream.read(len(_CACHE_TAG)) == _CACHE_TAG
-    return bool(declared)
+def _is_cache(folder: Path, names: Collection[str]) -> bool:
+    return _TAG in names and _begins(folder / _TAG, _CACHE)
 
 
-def _is_run(names: Collection[str]) -> bool:
+def _is_run(folder: Path, names: Collection[str]) -> bool:
     """Tell whether a folder of these names is a run directory (`torchship.runs.run`)."""
-    return "record.json" in names and (
-        _RUN.issubset(names) or any(_ONE_OF_SEVERAL.fullmatch(name) for name in names)
+    return (
+        "record.json" in names
+        and (_RUN.issubset(names) or any(_ONE_OF_SEVERAL.fullmatch(name) for name in names))
+        and _begins(folder / "record.json", _RECORD)
     )
+
+
+def _begins(path: Path, words: bytes) -> bool:
+    try:
+        if not path.is_file():  # a pipe would be waited for
+            return False
+        with path.open("rb") as stream:
+            return stream.read(len(words)) == words
+    except OSError:
+        return False  # where it goes in, it is named as what cannot be read
 
 
 def _read(root: Path, entry: os.DirEntry[str], path: str) -> tuple[SourceFile, str | None]:
