@@ -148,6 +148,15 @@ def test_a_driver_that_is_too_old_is_an_error(text, specified):
     assert decide(Gpus.parse(text), "12.8", "native", OLD).gpus
 
 
+@pytest.mark.parametrize("text", ["auto", "all", "1"])
+def test_a_driver_is_not_checked_where_that_is_not_wanted(text, specified):
+    """What else is lacking is told all the same."""
+    with pytest.raises(EngineError, match="no NVIDIA GPU"):
+        decide(ALL, "13.0", "native", BARE, checked=False)
+    specified("0", "all")
+    assert decide(Gpus.parse(text), "13.0", "native", OLD, checked=False).gpus
+
+
 def test_an_image_that_does_not_tell_its_cuda_gets_the_gpus_asked_for(specified):
     """Its program may know more."""
     specified("0", "all")

@@ -43,6 +43,13 @@ def test_the_newest_cuda_that_the_driver_runs(there, asked, taken):
     assert suited(VARIANTS, wish=wish, engine="docker", machine=there) == taken
 
 
+@pytest.mark.parametrize("asked", ["auto", "all", "1"])
+def test_a_driver_that_is_not_checked_runs_the_newest(asked):
+    """The image brings what makes up for it, or so the user says."""
+    wish, there = Gpus.parse(asked), machine("470.10")
+    assert suited(VARIANTS, wish=wish, engine="docker", machine=there, checked=False) == "cu130"
+
+
 def test_an_engine_that_cannot_pass_a_gpu_on_gets_the_cpus(monkeypatch):
     """A program that would run on the CPU needs no libraries of CUDA's."""
     monkeypatch.setenv("XDG_CONFIG_HOME", "/nonexistent")

@@ -132,17 +132,18 @@ def parse_platforms(texts: Sequence[str]) -> tuple[Platform, ...]:
     return tuple(dict.fromkeys(Platform.parse(text) for text in texts))
 
 
-def choice(variant: str | None, *, gpus: Gpus, engine: str = "") -> Choice:
+def choice(variant: str | None, *, gpus: Gpus, engine: str = "", checked: bool = True) -> Choice:
     """Return what chooses from an image's variants: the one that was named, or by the machine.
 
-    ``engine`` is the name of the one that will run it, where that is known.
+    ``engine`` is the name of the one that will run it, where that is known; ``checked`` tells
+    whether the driver must be new enough.
     """
 
     def suiting(offered: tuple[str, ...]) -> str:
         from torchship.engines.nvidia import survey
         from torchship.engines.variant import suited
 
-        return suited(offered, wish=gpus, engine=engine, machine=survey())
+        return suited(offered, wish=gpus, engine=engine, machine=survey(), checked=checked)
 
     return suiting if variant is None else lambda _: variant
 

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 
 import click
 from msgspec import Struct, field
-from msgspec.structs import replace
 
 from torchship.cli import common
 from torchship.cli.common import choice, load, open_store
@@ -119,13 +118,15 @@ def prepare(target: str, options: Options, progress: Progress) -> Ready:
     """Build or find or pull what TARGET stands for, and bring it to the engine that will run it."""
     from torchship import pipeline
     from torchship.engines.choose import check_platform, choose
+    from torchship.engines.nvidia import UNCHECKED
     from torchship.oci import cuda
 
     store = open_store()
     chosen = choose(options.engine, store, progress=progress)
     check_platform(chosen, options.platform)
-    suiting = choice(options.variant, gpus=options.gpus, engine=chosen.name)
-    decided = partial(_decided, wish=options.gpus, engine=chosen.name, variables=options.variables)
+    checked = not options.variables.get(UNCHECKED)
+    suiting = choice(options.variant, gpus=options.gpus, engine=chosen.name, checked=checked)
+    decided = partial(_decided, wish=options.gpus, engine=chosen.name, checked=checked)
     top, name = _target(target, options, suiting, decided, store, progress)
     taken = options.variant or _variant(store, top, options.platform, suiting)
     image = pipeline.ready(store, top, options.platform, variant=taken, progress=progress)
@@ -209,14 +210,9 @@ def _variant(store: Store, top: Descriptor, platform: Platform, suiting: Choice)
     return suiting(names) if names else ""
 
 
-def _decided(
-    version: str | None, *, wish: Gpus, engine: str, variables: Mapping[str, str]
-) -> Decision:
+def _decided(version: str | None, *, wish: Gpus, engine: str, checked: bool) -> Decision:
     """Decide which GPUs a program gets, by the CUDA that its image has; refuse what cannot be."""
     from torchship.engines.gpu import decide
-    from torchship.engines.nvidia import UNCHECKED, survey
+    from torchship.engines.nvidia import survey
 
-    machine = survey()
-    if variables.get(UNCHECKED):
-        machine = replace(machine, driver=None)
-    return decide(wish, version, engine, machine)
+    return decide(wish, version, engine, survey(), checked=checked)

@@ -86,12 +86,14 @@ class Decision(Struct, frozen=True, kw_only=True):
     said: str | None = None
 
 
-def decide(wish: Gpus, cuda: str | None, engine: str, machine: Machine) -> Decision:
+def decide(
+    wish: Gpus, cuda: str | None, engine: str, machine: Machine, *, checked: bool = True
+) -> Decision:
     """Decide which GPUs a program gets, before anything is pulled.
 
     ``cuda`` is the version that the image has, None where it has none; ``engine`` is one's
     name. Raises `EngineError` where what was asked for cannot be had, and where the driver is
-    too old for the image.
+    too old for the image, unless that is not to be ``checked``.
     """
     from torchship.engines.nvidia import check_driver
 
@@ -103,7 +105,8 @@ def decide(wish: Gpus, cuda: str | None, engine: str, machine: Machine) -> Decis
                 gpus=Gpus(amount=NONE),
                 said="this machine has no NVIDIA GPU: the program runs on the CPU",
             )
-        check_driver(cuda, machine)
+        if checked:
+            check_driver(cuda, machine)
         lacking = lack(engine, machine)
         if lacking is None:
             return Decision(gpus=Gpus(amount=ALL))
@@ -113,7 +116,8 @@ def decide(wish: Gpus, cuda: str | None, engine: str, machine: Machine) -> Decis
         )
     if (lacking := lack(engine, machine)) is not None:
         raise lacking
-    check_driver(cuda, machine)
+    if checked:
+        check_driver(cuda, machine)
     if isinstance(wish.amount, int) and 0 < len(machine.gpus) < wish.amount:
         raise _too_few(wish.amount, len(machine.gpus), "this machine has")
     return Decision(gpus=wish)

@@ -13,12 +13,14 @@ if TYPE_CHECKING:
     from torchship.engines.nvidia import Machine
 
 
-def suited(offered: Sequence[str], *, wish: Gpus, engine: str, machine: Machine) -> str:
+def suited(
+    offered: Sequence[str], *, wish: Gpus, engine: str, machine: Machine, checked: bool = True
+) -> str:
     """Return the variant to take of those that an image offers, one at least.
 
-    For a GPU, the newest CUDA that the machine's driver runs; where GPUs are asked for and the
-    driver runs none, the oldest, so that the engine tells what is missing. Otherwise the CPU's;
-    where there is none, the first.
+    For a GPU, the newest CUDA that the machine's driver runs, or the newest where the driver is
+    not to be ``checked``; where GPUs are asked for and the driver runs none, the oldest, so that
+    the engine tells what is missing. Otherwise the CPU's; where there is none, the first.
     """
     versions = {name: builds.cuda(name) for name in offered}
     newest = sorted(
@@ -27,7 +29,7 @@ def suited(offered: Sequence[str], *, wish: Gpus, engine: str, machine: Machine)
         reverse=True,
     )
     if newest and _uses_gpu(wish, engine, machine):
-        fitting = [name for name in newest if _runs(versions[name], machine)]
+        fitting = [name for name in newest if not checked or _runs(versions[name], machine)]
         if fitting:
             return fitting[0]
         if wish:
