@@ -124,6 +124,42 @@ def test_locking_again_keeps_the_pins_that_hold(machine):
     assert path.read_bytes() == again
 
 
+BOTH = 'platforms = ["linux/amd64", "linux/arm64"]\n'
+
+
+def locked_platforms(root: Path) -> list[str]:
+    """Return which platforms a project's lock holds."""
+    entries = lockfile.load(root / "torchship.lock").platforms
+    return [entry.platform.architecture for entry in entries]
+
+
+def test_a_platform_that_was_given_up_is_not_resolved(machine):
+    """Where a new requirement has no wheel for it, taking the platform out is the way on."""
+    root = machine.project(settings=PLAIN + BOTH, requirements__txt="leaf\n")
+    assert machine.torchship("lock", root).status == 0
+    machine.wheel("grown", tag="cp311-cp311-manylinux_2_17_x86_64")
+    machine.project(settings=PLAIN + BOTH, requirements__txt="leaf\ngrown\n")
+    machine.torchship("build", root).fails("linux/arm64")
+    assert locked_platforms(root) == ["amd64", "arm64"]
+    machine.project(requirements__txt="leaf\ngrown\n")
+    machine.build(root)
+    assert locked_platforms(root) == ["amd64"]
+
+
+def test_a_platform_that_is_locked_by_hand_leaves_the_others(machine):
+    """`lock --platform` adds; without it, the lock holds what the project names."""
+    root = machine.project(settings=PLAIN + BOTH, requirements__txt="leaf\n")
+    assert machine.torchship("lock", root, "--platform", "linux/amd64").status == 0
+    assert locked_platforms(root) == ["amd64"]
+    (first,) = lockfile.load(root / "torchship.lock").platforms
+    assert machine.torchship("lock", root, "--platform", "linux/arm64").status == 0
+    assert locked_platforms(root) == ["amd64", "arm64"]
+    assert lockfile.load(root / "torchship.lock").platform(first.platform) == first
+    machine.project(requirements__txt="leaf\n")
+    assert machine.torchship("lock", root).status == 0
+    assert locked_platforms(root) == ["amd64"]
+
+
 def test_a_damaged_lock_is_locked_afresh_when_asked(machine):
     """`lock` says what was wrong with the old one."""
     project = load(machine.project())

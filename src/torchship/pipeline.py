@@ -40,7 +40,12 @@ def lock(
     upgrade: bool = False,
     progress: Progress,
 ) -> Lock:
-    """Resolve the project and write its lock; present pins are kept unless ``upgrade``."""
+    """Resolve the project and write its lock; present pins are kept unless ``upgrade``.
+
+    With ``platforms``, those are locked, and besides them what was locked before: of it, no more
+    than the project's own where anything has to be resolved anew, so that a platform which the
+    project gave up is not asked for again.
+    """
     from torchship.oci.base import resolve_image
     from torchship.project import resolve
     from torchship.project.overlooked import overlooked
@@ -53,9 +58,14 @@ def lock(
             previous = lockfile.load(path)
         except LockError as error:
             progress.say(f"{error.message}: locking afresh")
+    wanted = set(platforms or project.platforms)
+    if platforms and previous is not None:
+        held = {entry.platform for entry in previous.platforms}
+        fits = not upgrade and not resolve.stale(project, previous)
+        wanted |= held if fits else held & set(project.platforms)
     found = resolve.resolve(
         project,
-        platforms=tuple(platforms) or project.platforms,
+        platforms=tuple(sorted(wanted)),
         previous=previous,
         upgrade=upgrade,
         progress=progress,
@@ -86,9 +96,7 @@ def locked(
     if not changes:
         return present
     progress.say(f"{path.name} is stale ({'; '.join(changes)}): resolving")
-    held = {entry.platform for entry in present.platforms}
-    wanted = tuple(sorted(held | set(platforms)))
-    return lock(project, path, store=store, platforms=wanted, progress=progress)
+    return lock(project, path, store=store, platforms=platforms, progress=progress)
 
 
 def build(

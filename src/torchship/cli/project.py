@@ -48,7 +48,14 @@ def init(directory: Path) -> None:
 @directory
 @click.option("--upgrade", is_flag=True, help="Take the newest versions that fit, not the pinned.")
 @click.option("--check", is_flag=True, help="Change nothing; exit 1 and say why if stale.")
-@platforms
+@click.option(
+    "--platform",
+    "platforms",
+    multiple=True,
+    metavar="OS/ARCH",
+    help="Pin for this platform, e.g. linux/arm64, besides those that are pinned already, instead "
+    "of for the project's; may be repeated.",
+)
 @lock_file
 def lock(
     directory: Path,
