@@ -302,6 +302,7 @@ def test_an_image_without_python_is_recorded_without_facts(recorded):
         {},
         {"hardware": "<script>", "software": 3, "environment": [], "data": None},
         {"hardware": {"machine": 3}, "software": {"python": ["x"]}, "environment": {"A": 1}},
+        {"environment": {"OMP_NUM_THREADS": "2\0"}, "hardware": None},
     ],
 )
 def test_an_image_that_lies_about_itself_leaves_the_facts_unknown(recorded, facts):
