@@ -4,8 +4,10 @@ import pickle
 import platform
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
+from tests import pythons
 
 from torchship.engines import namespaces
 from torchship.engines.namespaces import Obstacle
@@ -57,6 +59,32 @@ def test_a_script_reads_and_writes_what_its_arguments_name(base, tmp_path, kind,
     text = target.read_text()
     assert text.startswith("-O content 3.11.")
     assert "TOKEN" not in text
+
+
+@pytest.mark.parametrize("minor", [9, 10, 11])
+def test_an_old_base_compiles_without_namespaces(tmp_path, minor):
+    """Debian bullseye has Python 3.9, which knows fewer options."""
+    program = Path(pythons.python(minor))
+    home = Path(
+        subprocess.run(
+            [program, "-c", "import sys; print(sys.base_prefix)"],
+            capture_output=True, text=True, check=True,
+        ).stdout.strip()
+    )  # fmt: skip
+    platform = Platform.host()
+    usr = tmp_path / "root" / "usr"
+    libraries = usr / "lib" / platform.triplet
+    for folder in (libraries, usr / "bin"):
+        folder.mkdir(parents=True)
+    loader = next(Path("/lib", platform.triplet).glob("ld-linux-*.so.*"))
+    (libraries / loader.name).symlink_to(loader)
+    (usr / "bin" / f"python3.{minor}").symlink_to(program)
+    (usr / "lib" / f"python3.{minor}").symlink_to(home / "lib" / f"python3.{minor}")
+    script, out = tmp_path / "s.py", tmp_path / "out"
+    script.write_text("import sys; open(sys.argv[1], 'w').write(sys.prefix)")
+    old = LoadedPython(root=usr.parent, version=f"3.{minor}.1", platform=platform)
+    old.run(script, [str(out)])
+    assert out.read_text() == str(usr)
 
 
 @pytest.mark.parametrize("kind", ["sandbox", "loader", "host"])

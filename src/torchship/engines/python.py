@@ -101,12 +101,13 @@ class LoadedPython(Struct, frozen=True, kw_only=True):
             raise EngineError(f"the base at {self.root} has no dynamic loader")
         libraries = usr / "lib" / self.platform.triplet
         program = usr / "bin" / f"python{_minor(self.version)}"
-        # -E and -I would ignore PYTHONHOME, without which it takes the host's library for its own
+        # -E and -I would ignore PYTHONHOME, without which it takes the host's library for its
+        # own, and PYTHONSAFEPATH, which Python 3.11 has; -P is an error before that.
         command = [
             *(str(loaders[0]), "--library-path", str(libraries), str(program)),
-            *("-s", "-S", "-P", str(script), *arguments),
+            *("-s", "-S", str(script), *arguments),
         ]
-        _checked(script, command, {**_CLEAN, "PYTHONHOME": str(usr)})
+        _checked(script, command, {**_CLEAN, "PYTHONHOME": str(usr), "PYTHONSAFEPATH": "1"})
 
 
 @cache

@@ -80,6 +80,7 @@ _ALONE = frozenset(LATER).union(*BROUGHT.values())
 """Distributions whose files no other is known to replace: their bytecode is never compared."""
 
 _SCRIPT = Path(__file__).with_name("compile_script.py")
+_SCRIPT_OLDER = Path(__file__).with_name("compile_older.py")
 _HEAD = struct.Struct("<2I")  # before each file's bytecode: the source's number, the size
 _STDLIB = re.compile(r"(?:usr/)?lib/python3[.0-9]*/(?P<below>.+\.py)")
 _NEVER_IMPORTED = re.compile(
@@ -142,7 +143,7 @@ class BytecodeRecipe(Struct, frozen=True, kw_only=True):
             "python": self.python,
             "mode": self.mode,
             "later": [module for pin in self._sorted() for module in LATER.get(pin.name, ())],
-            "script": _script_digest(),
+            "script": _script_digest(self.python),
         }
 
     @property
@@ -225,7 +226,7 @@ class DebianBytecodeRecipe(Struct, frozen=True, kw_only=True):
             "python": self.python,
             "mode": self.mode,
             "roots": list(STANDARD),
-            "script": _script_digest(),
+            "script": _script_digest(self.python),
         }
 
     @property
@@ -279,9 +280,15 @@ class DebianBytecodeRecipe(Struct, frozen=True, kw_only=True):
         return sorted((pin for pin in self.packages if pin.name in names), key=lambda pin: pin.name)
 
 
+def _scripts(python: str) -> tuple[Path, ...]:
+    """Return the script that compiles for a version of Python, before that another reads."""
+    older = int(minor(python).partition(".")[2]) < 11
+    return (_SCRIPT_OLDER, _SCRIPT) if older else (_SCRIPT,)
+
+
 @cache
-def _script_digest() -> str:
-    return str(Digest.of_file(_SCRIPT))
+def _script_digest(python: str) -> str:
+    return " ".join(str(Digest.of_file(script)) for script in _scripts(python))
 
 
 def _installed(member: str) -> str | None:
@@ -325,7 +332,8 @@ def _compile(
             "sources": [source.row() for source in sources],
         }
         job.write_bytes(marshal.dumps(asked, 2))
-        materials.interpreter.run(_SCRIPT, [str(path) for path in (job, out, *files)])
+        script, *read = _scripts(python)
+        materials.interpreter.run(script, [str(path) for path in (*read, job, out, *files)])
         with out.open("rb") as compiled:
             _add(archive, compiled, sources, python)
 
