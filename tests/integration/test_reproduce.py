@@ -12,7 +12,9 @@ from tests.integration.test_end_to_end import machine, shared
 
 from torchship.digest import Digest
 from torchship.oci.artifact import referrers
+from torchship.oci.image import read_image
 from torchship.oci.reference import Reference
+from torchship.platform import Platform
 from torchship.runs import publishing, reproduction
 
 __all__ = ["machine", "shared"]
@@ -198,12 +200,22 @@ def test_a_damaged_data_file(author, reader, project, reference, shared_registry
 
 def test_data_that_are_not_what_the_image_declares(author, reader, project, reference):
     """They are looked at inside the container, before anything runs."""
-    settings = (project / "pyproject.toml").read_text()
-    hidden = settings.replace("command", "").replace('path = "/data/x"', 'path = "/workspace/x"')
-    (project / "pyproject.toml").write_text(hidden)
-    (project / "x").write_bytes(b"something else")  # the source's layer lies above the data's
-    answer = author.torchship("record", project, "--engine", "native")
-    answer.fails("the data file /workspace/x is damaged, or another")
+    author.build(project)
+    declare_other_data(author.store, "experiment", "other:v1", Digest.of(b"x"), Digest.of(b"y"))
+    answer = author.torchship("record", "other:v1", "--engine", "native")
+    answer.fails("the data file /data/x is damaged, or another")
+
+
+def declare_other_data(store, name, other, before, after) -> None:
+    """Give another name to an image that says else of its data: of the same length."""
+    top = store.find(name)
+    manifest = store.read(top)
+    config = read_image(store, top, Platform.host()).config
+    said = store.read(config).replace(str(before).encode(), str(after).encode())
+    new = store.put(said, config.media_type)
+    assert new.size == config.size and new.digest != config.digest
+    changed = manifest.replace(str(config.digest).encode(), str(new.digest).encode())
+    store.tag(other, store.put(changed, top.media_type))
 
 
 def test_a_crash(author, reader, project, reference):

@@ -8,7 +8,7 @@ import pytest
 from msgspec.structs import replace
 
 from torchship.digest import Digest
-from torchship.errors import PlanError
+from torchship.errors import PlanError, ProjectError
 from torchship.layers.layer import key
 from torchship.layers.plan import BUCKETS, BUDGET, LARGE, bucket, plan, share
 from torchship.platform import Platform
@@ -77,6 +77,61 @@ def test_layers_stand_in_the_order_of_change(project):
         "six 1.0",
     ]
     assert [recipe.pin.path for recipe in recipes[-3:-1]] == ["/data/a", "/data/b"]
+
+
+PINNED = DataPin(
+    path="/workspace/data/train.gz", filename="train.gz", size=4, digest=Digest.of(b"data")
+)
+
+
+def _sources(project) -> list[str]:
+    """Return which files the source layer has."""
+    recipes = plan(project, _lock(), [PINNED])
+    assert recipes[-2].pin == PINNED
+    return [file.path for file in recipes[-1].files]
+
+
+def test_the_authors_copy_of_pinned_data_stays_out(project):
+    """It would be the same bytes once more, in the layer that every edit makes again."""
+    (project.root / "data").mkdir()
+    (project.root / "data" / "train.gz").write_bytes(b"data")
+    (project.root / "data" / "notes").write_bytes(b"data")
+    assert _sources(project) == ["data/notes", "main.py"]
+    (project.root / "data" / "notes").unlink()
+    assert _sources(project) == ["main.py"]
+
+
+@pytest.mark.parametrize("kind", ["other bytes", "link", "link above", "file above", "folder"])
+def test_nothing_of_the_project_hides_pinned_data(project, kind):
+    """The image's label states the pinned digest; what is seen has to be that."""
+    train = project.root / "data" / "train.gz"
+    if "above" not in kind:
+        train.parent.mkdir()
+    if kind == "other bytes":
+        train.write_bytes(b"more")
+    elif kind == "link":
+        train.symlink_to("../main.py")
+    elif kind == "link above":
+        (project.root / "elsewhere").mkdir()
+        (project.root / "data").symlink_to("elsewhere")
+    elif kind == "file above":
+        (project.root / "data").write_bytes(b"data")
+    else:
+        train.mkdir()
+        (train / "part").write_bytes(b"data")
+    with pytest.raises(ProjectError, match=r"data.* and the data file /workspace/data/train\.gz"):
+        _sources(project)
+    assert _sources(replace(project, exclude=("data",)))
+
+
+def test_folders_share_what_is_pinned_in_them(project):
+    """An empty folder of the project may be the one that pinned data is in."""
+    (project.root / "data").mkdir()
+    assert _sources(project) == ["data", "main.py"]
+    train = project.root / "data" / "train.gz"
+    train.mkdir()
+    with pytest.raises(ProjectError, match=r"data/train\.gz and the data file"):
+        _sources(project)
 
 
 def test_no_bytecode_when_none_is_asked_for(project):

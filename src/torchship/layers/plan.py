@@ -14,20 +14,20 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Sequence
 
-from torchship.errors import PlanError
+from torchship.errors import PlanError, ProjectError
 from torchship.layers import source
 from torchship.layers.bytecode import BROUGHT, BytecodeRecipe, DebianBytecodeRecipe
 from torchship.layers.data import DataRecipe
 from torchship.layers.debian import DebianRecipe
 from torchship.layers.layer import Recipe
 from torchship.layers.layout import LayoutRecipe
-from torchship.layers.source import SourceRecipe
+from torchship.layers.source import SourceFile, SourceRecipe
 from torchship.layers.users import UsersRecipe
 from torchship.layers.wheel import WheelsRecipe
 from torchship.project import builds, requirements
 from torchship.project.lock import DataPin, PlatformLock, WheelPin
 from torchship.project.names import normalized
-from torchship.project.project import Project
+from torchship.project.project import WORKSPACE, Project
 
 BUDGET = 110
 """Layers that an image may have. Docker mounts at most 127; the rest is left for images that
@@ -58,8 +58,8 @@ def plan(
 
     ``base_layers`` are already there, and ``interpreter`` is its Python, where the image stands
     on a published one, to which ``users`` adds the run user; else the first recipe makes the base.
-    Raises `PlanError`, and what
-    `source.collect` raises.
+    Raises `PlanError`, `ProjectError` where a file of the project would hide another that is
+    pinned, and what `source.collect` raises.
     """
     below: tuple[Recipe, ...] = ()
     compiled = project.bytecode != "none"
@@ -86,7 +86,7 @@ def plan(
             for recipe in _of_wheels(wheels, project, pins.python, named)
         ),
         *above,
-        SourceRecipe(root=project.root, files=tree.files, caches=tree.caches),
+        SourceRecipe(root=project.root, files=_beside(data, tree.files), caches=tree.caches),
     )
 
 
@@ -117,6 +117,41 @@ def bucket(name: str) -> int:
         return APART
     digest = hashlib.sha256(name.encode()).digest()
     return int.from_bytes(digest[:8], "big") % BUCKETS
+
+
+def _beside(data: Sequence[DataPin], files: tuple[SourceFile, ...]) -> tuple[SourceFile, ...]:
+    """Return the files of the source less the author's own copies of what is pinned.
+
+    The source is the upper layer: another file there would be seen instead of the pinned one.
+    """
+    top = f"{WORKSPACE}/"
+    pinned = {pin.path.removeprefix(top): pin for pin in data if pin.path.startswith(top)}
+    if not pinned:
+        return files
+    above = {parent: pin for path, pin in pinned.items() for parent in _parents(path)}
+    kept, faults = [], []
+    for file in files:
+        hidden = pinned.get(file.path)
+        if hidden is not None and hidden.digest == file.digest:
+            continue
+        if hidden is None and not file.is_folder:
+            hidden = above.get(file.path)
+        if hidden is None:
+            hidden = next((pinned[path] for path in _parents(file.path) if path in pinned), None)
+        if hidden is not None:
+            faults.append(f"{file.path} and the data file {hidden.path}")
+        kept.append(file)
+    if faults:
+        raise ProjectError(
+            f"the project's own file would be seen instead of the pinned one: {'; '.join(faults)}",
+            hint="name it in .dockerignore, or correct the data's path or sha256 in "
+            "[[tool.torchship.data]]",
+        )
+    return tuple(kept)
+
+
+def _parents(path: str) -> tuple[str, ...]:
+    return tuple(path[:at] for at, char in enumerate(path) if char == "/")
 
 
 def _compiled(project: Project) -> frozenset[str] | None:
