@@ -122,6 +122,14 @@ def test_of_a_pyproject_only_the_dependencies_count(project):
     assert read(project(text.format("b", "numpy"))).digests != first
 
 
+def test_white_space_around_a_requirement_means_nothing(project):
+    """It is taken off once, for all that reads it."""
+    text = '[project]\nname = "x"\ndependencies = [{}]\n'
+    padded = read(project(text.format('" numpy ", "\\tsix>=1"')))
+    assert padded.names == {"numpy", "six"}
+    assert padded.digests == read(project(text.format('"numpy", "six>=1"'))).digests
+
+
 @pytest.mark.parametrize("text", ['["dependencies"]', '["version", "dependencies"]'])
 def test_dependencies_that_only_a_build_can_tell_are_refused(project, text):
     """They are not taken for none: it is said, unless a requirements.txt lists them."""

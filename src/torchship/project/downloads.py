@@ -1,7 +1,8 @@
 """The folder of downloaded files: filed by sha256, each checked before it gets its name.
 
 ``<root>/<first two digits>/<digest>/<filename>``, with ``.stamp`` beside it: what the file
-looked like when it was last hashed. ``<root>/partial/<digest>`` is a file that is under way.
+looked like when it was last hashed. A data file's name may be one that cannot be kept: it is `ODD`
+here. ``<root>/partial/<digest>`` is a file that is under way.
 """
 
 from __future__ import annotations
@@ -17,7 +18,9 @@ from typing import BinaryIO
 from msgspec import Struct
 
 from torchship.digest import Digest
-from torchship.errors import FetchError
+
+ODD = "file"
+"""The name here of a file whose own would hide it, lead elsewhere, or be too long."""
 
 _WAIT = 0.1  # seconds between two looks at a lock that another process holds
 
@@ -28,10 +31,9 @@ class Downloads(Struct, frozen=True):
     root: Path
 
     def place(self, digest: Digest, filename: str) -> Path:
-        """Return where the file is, or will be. Raises `FetchError` for an odd file name."""
-        if not _plain(filename):
-            raise FetchError(f"{filename[:80]!r} is not a file name that can be kept")
-        return self.root / digest.hex[:2] / digest.hex / filename
+        """Return where the file is, or will be, whatever it is called."""
+        name = filename if _plain(filename) else ODD
+        return self.root / digest.hex[:2] / digest.hex / name
 
     def find(self, digest: Digest, filename: str, size: int | None) -> Path | None:
         """Return the file where it is here and whole; a damaged one is thrown away.

@@ -105,6 +105,7 @@ def _pyproject(path: Path, name: str) -> Requirements:
             f"{PYPROJECT} has dynamic dependencies, which only its build could tell",
             hint="list them in requirements.txt",
         )
+    needs = [text.strip() for text in needs]
     for i, text in enumerate(needs):
         _check(text, f"project.dependencies[{i}]")
     tool = document.get("tool")
