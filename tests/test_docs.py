@@ -10,6 +10,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from torchship.layers import bytecode, plan
 from torchship.project import settings
 
 ROOT = Path(__file__).parents[1]
@@ -54,6 +55,18 @@ def test_settings_are_documented():
     for table in (settings._Data, settings._Metric):
         for field in msgspec.structs.fields(table):
             assert f"`{field.encode_name}`" in text
+
+
+def test_layers_are_documented():
+    """docs/layering.md counts the buckets, and names the wheels whose bytecode stands apart."""
+    text = (ROOT / "docs" / "layering.md").read_text()
+    counts = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight")
+    assert f"share {counts[plan.BUCKETS]} buckets" in text
+    assert plan.APART == 8 and "A ninth has" in text
+    alone = text.partition("## Bytecode")[2].partition("\n## ")[0]
+    for name in set(bytecode.BROUGHT).union(bytecode.LATER, *bytecode.BROUGHT.values()):
+        assert name in alone
+    assert f"the {counts[len(bytecode.BROUGHT['torch'])]} that torch brings" in alone
 
 
 def test_variables_are_documented():
