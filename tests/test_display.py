@@ -7,12 +7,12 @@ import pty
 import subprocess
 import sys
 
-from torchship.display import display
+from torchship.display import Aside, display
 
 SHOW = """
 import time
 import threading
-from torchship.display import display
+from torchship.display import Aside, display
 with display() as shown:
     shown.say("before [the] bar")
     together = threading.Barrier(8)
@@ -29,8 +29,11 @@ with display() as shown:
     task = shown.task("torch [cpu]", 100)
     task.advance(50); time.sleep(0.3)
     shown.say("beside :x: the bar" + "-" * 200 + "end")
+    time.sleep(0.2)
+    Aside().say("a damaged blob" + "-" * 200 + "end")
     task.advance(50)
     task.finish()
+Aside().say("after the bar")
 print("the answer")
 """
 
@@ -45,6 +48,15 @@ def test_lines_in_a_log(capsys):
     captured = capsys.readouterr()
     assert captured.err == "resolving\n"
     assert captured.out == ""
+
+
+def test_what_is_said_aside_is_a_line_too(capsys):
+    """Who has no display at hand says lines all the same, and shows no bars."""
+    task = Aside().task("torch", 100)
+    task.advance(100)
+    task.finish()
+    Aside().say("a damaged blob")
+    assert capsys.readouterr().err == "a damaged blob\n"
 
 
 def test_slow_work_tells_its_size_and_time(capsys, monkeypatch):
@@ -78,4 +90,7 @@ def test_a_live_display_on_a_terminal():
     assert "before [the] bar" in text
     assert "torch [cpu]" in text
     assert "beside :x: the bar" + "-" * 200 + "end" in text  # copied whole, as it was said
+    # from elsewhere, too: on a line that the bar has left
+    assert "\r\x1b[2Ka damaged blob" + "-" * 200 + "end\r\n" in text
+    assert text.endswith("after the bar\r\n")
     assert "\x1b[?25h" in text  # the cursor is shown again

@@ -6,10 +6,10 @@ import sys
 import threading
 import time
 from types import TracebackType
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, ClassVar, Protocol
 
 from torchship.amounts import size
-from torchship.progress import Progress, Task
+from torchship.progress import SILENT, Progress, Task
 
 if TYPE_CHECKING:
     from rich.progress import Progress as RichProgress
@@ -41,6 +41,18 @@ class Display(Progress, Protocol):
 def display() -> Display:
     """Return what fits standard error: live where it is a terminal, lines where it is not."""
     return _Live() if sys.stderr.isatty() else _Lines()
+
+
+class Aside:
+    """Lines of those who have no display: above the bars of the one that is up, if any."""
+
+    def task(self, label: str, total: int | None = None) -> Task:
+        """Show nothing of it."""
+        return SILENT.task(label, total)
+
+    def say(self, line: str) -> None:
+        """Write the line where it garbles no bar."""
+        (_Live.up or _Lines()).say(line)
 
 
 class _LineTask:
@@ -98,14 +110,19 @@ class _LiveTask:
 class _Live:
     """Bars with bytes, speed and time left. rich is imported when the first bar is needed."""
 
+    up: ClassVar[_Live | None] = None
+    """The one that has the screen."""
+
     def __init__(self) -> None:
         self._progress: RichProgress | None = None
         self._beginning = threading.Lock()  # several threads may begin the first bar at once
 
     def __enter__(self) -> _Live:
+        _Live.up = self
         return self
 
     def __exit__(self, *_: object) -> None:
+        _Live.up = None
         if self._progress is not None:
             self._progress.stop()
             self._progress = None

@@ -118,6 +118,18 @@ def test_entries_whose_blob_is_gone_are_forgotten(store, layer):
     assert prune(store).layers == 1
 
 
+def test_a_damaged_manifest_is_told(store, image, said):
+    """What an image loses to a fault of the disk is not lost in silence, named or not."""
+    named, unnamed = image(b"1"), image(b"2")
+    store.tag("x", named)
+    store.attach(unnamed)
+    for descriptor in (named, unnamed):
+        path = store.blobs.path(descriptor.digest)
+        path.write_bytes(path.read_bytes()[:-1] + b"?")
+    prune(store)
+    assert len([line for line in said.lines if "was damaged" in line]) == 2
+
+
 def test_prune_waits_for_builds_and_then_says_that_the_store_is_in_use(store, layer):
     """What a running build has made, and not yet tagged, is safe from another's prune."""
     made = layer(b"being built")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from torchship.display import clean
+from torchship.display import Aside, clean
 from torchship.errors import TorchshipError, UsageError
 
 if TYPE_CHECKING:
@@ -119,10 +119,10 @@ def run_directory(
 
 
 def open_store() -> Store:
-    """Open the store that the environment names."""
+    """Open the store that the environment names; damaged blobs that it comes upon are told."""
     from torchship.oci.store import Store
 
-    return Store.open()
+    return Store.open(progress=Aside())
 
 
 def parse_platforms(texts: Sequence[str]) -> tuple[Platform, ...]:

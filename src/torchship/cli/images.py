@@ -1,4 +1,4 @@
-"""Commands on the images of the store: images, inspect, rmi, prune, save, load."""
+"""Commands on the images of the store: images, inspect, tag, rmi, prune, save, load."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Commands on a project: init, lock, build."""
+"""Commands on a project: init, lock, build, dockerfile."""
 
 from __future__ import annotations
 

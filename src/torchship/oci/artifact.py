@@ -192,7 +192,10 @@ def subject_of(store: Store, descriptor: Descriptor) -> Digest | None:
         else:
             document = decode(raw, IndexObject, where)
         return document.subject.checked(where).digest if document.subject else None
-    except (BlobMissing, BlobDamaged, ManifestError):
+    except BlobDamaged as error:
+        store.report(error)
+        return None
+    except (BlobMissing, ManifestError):
         return None
 
 

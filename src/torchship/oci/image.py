@@ -166,9 +166,10 @@ def held(store: Holding, descriptor: Descriptor) -> tuple[Descriptor, ...]:
 
 
 def children(source: Source, descriptor: Descriptor) -> Iterator[Descriptor]:
-    """Yield what a manifest or index names directly: manifests; or config, layers, subject.
+    """Yield what a manifest or index names directly: manifests; or config and layers.
 
-    Anything else names nothing. Raises `ManifestError` for a document that is not one.
+    A ``subject`` is not among them: a referrer does not keep what it refers to. Anything else
+    names nothing. Raises `ManifestError` for a document that is not one.
     """
     where = str(descriptor.digest)
     if descriptor.media_type in mediatypes.INDEXES:

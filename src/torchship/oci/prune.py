@@ -50,10 +50,9 @@ class Pruned(Struct, frozen=True, kw_only=True):
 def prune(store: Store, *, keep: timedelta = timedelta(0), wait: float = WAIT) -> Pruned:
     """Remove every blob, derived layer and unpacked folder that no image needs.
 
-    So does what is left of jobs that neither a torchship nor a node has to do with any more.
-    Derived layers that were made or used within ``keep`` stay. Downloads stay: they are not
-    made from anything here; what uv unpacked to resolve requirements
-    goes. Waits for other users of the store, then raises `StoreError`.
+    Also removes the folders of cluster jobs that no process holds any more, what uv unpacked
+    while resolving, and blobs that came in part. Derived layers used within ``keep`` stay, and
+    so do downloads. Waits for other users of the store, then raises `StoreError`.
     """
     with store.alone(wait):
         needed = _mark(store)
@@ -116,7 +115,9 @@ def _reach(store: Store, descriptor: Descriptor, needed: set[Digest]) -> None:
         needed.add(current.digest)
         try:
             stack.extend(children(store, current))
-        except (BlobMissing, BlobDamaged, ManifestError):
+        except BlobDamaged as error:
+            store.report(error)
+        except (BlobMissing, ManifestError):
             continue
 
 

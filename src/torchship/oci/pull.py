@@ -21,8 +21,8 @@ from torchship.platform import Platform
 from torchship.progress import Progress
 
 _DEPTH = 3
-_MOST = 1000  # manifests of one image
 """Indexes within indexes: what tools make is one level, what attackers make is endless."""
+_MOST = 1000  # manifests of one image
 
 
 class Pulled(Struct, frozen=True, kw_only=True):

@@ -89,6 +89,7 @@ class Store:
         """Open the store at ``home``, ``$TORCHSHIP_HOME``, or the user's cache folder.
 
         Nothing is created before it is needed, so a store that is not there reads as empty.
+        ``progress`` is told of each damaged blob that the work goes on without.
         """
         if home is None:
             named = os.environ.get(ENVIRONMENT)
@@ -127,9 +128,13 @@ class Store:
         except BlobMissing:
             return False
         except BlobDamaged as error:
-            self._progress.say(error.message)
+            self.report(error)
             return False
         return True
+
+    def report(self, error: BlobDamaged) -> None:
+        """Tell of a damaged blob, where the work goes on without it."""
+        self._progress.say(error.message)
 
     def open_blob(self, digest: Digest) -> BinaryIO:
         """Open a blob, checked by its stamp; raises `BlobMissing` or `BlobDamaged`."""
