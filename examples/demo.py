@@ -10,17 +10,20 @@ from __future__ import annotations
 import shutil
 import subprocess
 import sys
-from dataclasses import replace
+from functools import partial
 from pathlib import Path
+
+from msgspec.structs import replace
 
 from torchship import pipeline
 from torchship.digest import Descriptor
 from torchship.display import display
-from torchship.errors import DataUnavailable, FetchError, MovedOn, TorchshipError
+from torchship.errors import DataUnavailable, FetchError, ResolveError, TorchshipError
 from torchship.oci.store import Store
 from torchship.platform import Platform
 from torchship.progress import Progress
 from torchship.project import project as projects
+from torchship.project.builds import AUTO
 from torchship.project.lock import FILENAME
 from torchship.project.project import Project
 
@@ -67,25 +70,26 @@ def build(folder: Path, store: Store, progress: Progress) -> tuple[str, Descript
         raise
     except FetchError as aged:
         progress.say(f"{aged.message}.")
-        image = build_afresh(project, name, aged, store, progress)
+        image = build_afresh(project, name, store, progress)
     return name, image
 
 
-def build_afresh(
-    project: Project, name: str, aged: FetchError, store: Store, progress: Progress
-) -> Descriptor:
+def build_afresh(project: Project, name: str, store: Store, progress: Progress) -> Descriptor:
     """Lock what can be had here now, beside the committed lock, and build that."""
     path = SCRATCH / f"{project.name}.lock"
     progress.say(f"The committed lock does not fit this place any more; locking afresh in {path}.")
-    if not isinstance(aged, MovedOn):
-        # No index here has the CPU build of torch: any build will do, and one with CUDA is 3 GB.
-        progress.say("Taking whichever build of torch the index here has; that may be 3 GB.")
-        project = replace(project, torch="auto")
     path.parent.mkdir(parents=True, exist_ok=True)
     platforms = (Platform.host(),)
-    pins = pipeline.lock(
-        project, path, store=store, platforms=platforms, upgrade=True, progress=progress
-    )
+    lock = partial(pipeline.lock, store=store, platforms=platforms, upgrade=True, progress=progress)
+    try:
+        pins = lock(project, path)
+    except ResolveError as refused:
+        if project.torch == (AUTO,):
+            raise
+        progress.say(f"{refused.message}.")
+        progress.say("Taking whichever build of torch the index here has; that may be 3 GB.")
+        project = replace(project, torch=(AUTO,))
+        pins = lock(project, path)
     return pipeline.build(
         project, pins, store=store, platforms=platforms, names=(name,), progress=progress
     )

@@ -69,12 +69,17 @@ def _space(store: Path) -> Finding:
 
 
 def _base() -> Finding:
-    if shutil.which("apt-get"):
+    from torchship.project import apt
+    from torchship.project.project import BASE
+
+    missing = apt.lacking(BASE.removeprefix("debian:"))
+    if missing is None:
         return Finding(subject="debian packages", state="resolved by apt-get")
     return Finding(
         subject="debian packages",
-        state="no apt-get here: a lock for base = debian:... is read, and cannot be made",
-        fix="new locks take python:3.11-slim instead; or make the lock on Debian or Ubuntu",
+        state=f"{missing}: a lock of them cannot be made here",
+        fix=f"new locks take python:3.11-slim instead; to build what a lock of {BASE} pins, set "
+        "TORCHSHIP_DEBIAN_MIRROR to the root of a Debian mirror",
     )
 
 

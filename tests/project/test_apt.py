@@ -212,6 +212,29 @@ def test_other_repositories_of_the_machine_give_nothing(
         resolve(tmp_path, "extra", etc=etc)
 
 
+def test_a_debian_of_another_release_resolves_from_its_own_mirrors(
+    debian, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Debian 13's mirror serves Debian 12, too; entries that serve it not are passed over."""
+    monkeypatch.delenv("TORCHSHIP_DEBIAN_MIRROR")
+    debian.add("tool", "1")
+    debian.publish()
+    (tmp_path / "elsewhere").mkdir()
+    etc = tmp_path / "etc"
+    (etc / "sources.list.d").mkdir(parents=True)
+    (etc / "sources.list").write_text(
+        f"deb [trusted=yes] file:{debian.root} trixie main\n"
+        f"deb [trusted=yes] file:{tmp_path}/elsewhere trixie main\n"
+    )
+    assert resolve(tmp_path, "tool", etc=etc)[0].version == "1"
+    (etc / "sources.list").write_text(f"deb [trusted=yes] file:{tmp_path}/elsewhere trixie main\n")
+    with pytest.raises(ResolveError, match="serves no Debian suite bookworm"):
+        resolve(tmp_path, "tool", etc=etc)
+    (etc / "sources.list").write_text(f"deb [trusted=yes] file:{debian.root} noble main\n")
+    with pytest.raises(ResolveError, match="no entry for Debian"):
+        resolve(tmp_path, "tool", etc=etc)
+
+
 def test_the_version_of_python_is_that_of_its_package(debian, tmp_path: Path) -> None:
     """`python_version` reads 3.11.2 from the package python3.11, and misses it aloud."""
     debian.add("python3", "3.11.2-1+b1", depends="python3.11")

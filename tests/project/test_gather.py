@@ -18,7 +18,7 @@ from torchship.digest import Digest
 from torchship.errors import DataUnavailable, FetchError, LockError, MovedOn, UsageError
 from torchship.platform import Platform
 from torchship.progress import SILENT
-from torchship.project import apt
+from torchship.project import apt, sources
 from torchship.project.gather import gather
 from torchship.project.lock import BasePin, DataPin, Lock, PackagePin, PlatformLock, WheelPin
 from torchship.project.project import DataFile, Project
@@ -174,6 +174,17 @@ def test_a_mirror_that_is_none_has_not_moved_on(
     with pytest.raises(UsageError, match=f"{address}/debian, which has neither") as caught:
         get(tmp_path, aged)
     assert "dists/ and pool/" in (caught.value.hint or "")
+
+
+def test_a_machine_that_knows_no_mirror_of_debian_is_told(
+    aged: Lock, tmp_path: Path, monkeypatch
+) -> None:
+    """Elsewhere than on Debian the way out is any mirror, by its root."""
+    monkeypatch.delenv("TORCHSHIP_DEBIAN_MIRROR")
+    monkeypatch.setattr(sources, "_read", lambda etc: iter(()))
+    with pytest.raises(FetchError, match="knows no mirror of Debian") as caught:
+        get(tmp_path, aged)
+    assert "set TORCHSHIP_DEBIAN_MIRROR" in (caught.value.hint or "")
 
 
 def test_a_mirror_that_does_not_answer_has_not_moved_on(

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from torchship.errors import ResolveError, UsageError
-from torchship.project.sources import Entry, machine, roots, snapshot
+from torchship.project.sources import Entry, machine, related, roots, snapshot
 
 
 def entries(tmp_path: Path, **files: str) -> tuple[Entry, ...]:
@@ -82,6 +82,28 @@ def test_a_list_of_mirrors_is_read(tmp_path: Path) -> None:
         "http://one.invalid/debian",
         "https://two.invalid/debian",
     )
+
+
+def test_a_debian_of_another_release_has_mirrors_for_this_one(tmp_path: Path) -> None:
+    """Its roots are tried for the suite and its updates; Ubuntu's are not, nor where it has own."""
+    (tmp_path / "mirrors").write_text("https://three.invalid/debian\n")
+    lines = (
+        "deb [signed-by=/k.gpg] http://one.invalid/debian trixie main\n"
+        "deb [signed-by=/k.gpg] http://one.invalid/debian trixie-updates main\n"
+        "deb http://two.invalid/debian-security trixie-security main\n"
+        f"deb mirror+file:{tmp_path}/mirrors stable main\n"
+        "deb http://archive.invalid/ubuntu noble main\n"
+    )
+    assert not entries(tmp_path, a_list=lines)
+    found = related("bookworm", etc=tmp_path)
+    names = ("bookworm", "bookworm-updates", "bookworm-security")
+    hosts = ("http://one.invalid/debian", "http://two.invalid/debian-security")
+    hosts = (*hosts, "https://three.invalid/debian")
+    assert [(entry.root, entry.suite) for entry in found] == [(h, n) for h in hosts for n in names]
+    assert "Signed-By: /k.gpg" in found[0].stanza
+    assert roots("bookworm", etc=tmp_path) == hosts
+    entries(tmp_path, b_list="deb http://four.invalid/debian bookworm main\n")
+    assert roots("bookworm", etc=tmp_path) == ("http://four.invalid/debian",)
 
 
 @pytest.mark.parametrize(

@@ -35,7 +35,6 @@ import subprocess
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from urllib.parse import unquote
 
 from debian.deb822 import Deb822
 from filelock import FileLock
@@ -47,10 +46,21 @@ from torchship.errors import FetchError, ResolveError
 from torchship.platform import Platform
 from torchship.progress import Progress
 from torchship.project.aptconfig import AptConfig
+from torchship.project.aptpins import PACKAGE, pinned, without_secrets
 from torchship.project.fetch import exists
 from torchship.project.lock import PackagePin
 from torchship.project.route import plain
-from torchship.project.sources import ETC, MIRROR, Entry, chosen, configured, machine
+from torchship.project.sources import (
+    ETC,
+    KEYRING,
+    MIRROR,
+    TRUSTED,
+    Entry,
+    chosen,
+    configured,
+    machine,
+    related,
+)
 
 BASE_PACKAGES = (
     "bash",
@@ -73,11 +83,6 @@ BASE_PACKAGES = (
 )
 """What every image made of Debian packages holds, before what the project asks for."""
 
-_NAME = re.compile(r"[a-z0-9][a-z0-9+.-]*[a-z0-9+.](=[A-Za-z0-9.+~:-]+)?")
-_VERSION = re.compile(r"[0-9][A-Za-z0-9.+~:-]*")
-_SEGMENT = re.compile(r"[A-Za-z0-9][A-Za-z0-9+.~_:-]*")
-# What --print-uris prints: 'address' name_version_architecture.deb size SHA256:digest
-_LINE = re.compile(r"'(?P<uri>[^']+)' (?P<file>[^ ]+)\.deb (?P<size>[0-9]+) (?P<hash>\S*)")
 _UNKNOWN = re.compile(r"^E: (?:Unable to locate package (\S+)|Package '(\S+)' has no)", re.M)
 _PYTHON = re.compile(r"python3\.[0-9]+")
 
@@ -114,7 +119,7 @@ def resolve(
     """
     names = tuple(sorted(set(packages)))
     for name in names:
-        if not _NAME.fullmatch(name):
+        if not PACKAGE.fullmatch(name):
             raise ResolveError(f"{name!r} is not the name of a Debian package")
     with _prepared(suite, platform, state=state, etc=etc) as apt:
         progress.say(f"resolving Debian {suite} packages for {platform}")
@@ -124,8 +129,17 @@ def resolve(
     if answer.returncode != 0:
         raise _refusal(answer, suite, platform)
     lines = [line for line in answer.stdout.splitlines() if line.startswith("'")]
-    pins = (_pin(line, apt, platform) for line in lines)
+    pins = (pinned(line, apt.entries, platform) for line in lines)
     return tuple(sorted(pins, key=lambda pin: pin.name))
+
+
+def lacking(suite: str, *, etc: Path = ETC) -> str | None:
+    """Say what this machine lacks to resolve packages of a suite; None where it may."""
+    if shutil.which("apt-get") is None:
+        return "this machine has no apt-get"
+    if configured() or machine(suite, etc=etc) or related(suite, etc=etc):
+        return None
+    return f"apt on this machine has no entry for Debian, and {MIRROR} is not set"
 
 
 def newest(
@@ -211,24 +225,23 @@ def _run(command: Sequence[str]) -> subprocess.CompletedProcess[str]:
 @contextmanager
 def _prepared(suite: str, platform: Platform, *, state: Path, etc: Path) -> Iterator[_Apt]:
     """Yield apt, set up for this process alone: another one waits, and never reads half a file."""
-    if shutil.which("apt-get") is None:
+    missing = lacking(suite, etc=etc)
+    if missing:
         raise ResolveError(
-            f"Debian packages of {suite} cannot be resolved: this machine has no apt-get",
-            hint='set base = "python:3.11-slim" in [tool.torchship], or lock on a Debian machine',
+            f"Debian packages of {suite} cannot be resolved: {missing}",
+            hint=f"set {MIRROR} to a mirror's root (the folder that holds dists/ and pool/) on a "
+            'machine with apt-get, or base = "python:3.11-slim" in [tool.torchship]',
         )
-    roots = configured()
-    entries = (
-        tuple(e for e in chosen(suite, roots) if _served(e)) if roots else machine(suite, etc=etc)
-    )
+    entries = _entries(suite, etc)
     if not any(entry.suite == suite for entry in entries):
-        where = f"{MIRROR} serves no" if roots else "apt on this machine has no entry for"
+        where = MIRROR if configured() else "what apt on this machine has entries for"
         raise ResolveError(
-            f"{where} Debian suite {suite}",
-            hint=f"set {MIRROR} to a mirror's root (the folder that holds dists/ and pool/), "
-            'or base = "python:3.11-slim" in [tool.torchship]',
+            f"{where} serves no Debian suite {suite}",
+            hint=f"set {MIRROR} to the root of one that does (the folder that holds dists/ and "
+            'pool/), or base = "python:3.11-slim" in [tool.torchship]',
         )
     sources = "\n".join(entry.stanza for entry in entries)
-    preferences = "" if roots else _PREFERENCES
+    preferences = "" if configured() else _PREFERENCES
     # Other entries, other lists: what one mirror said is never taken for another's word.
     kind = Digest.of(sources.encode()).hex[:8]
     folder = state / f"{suite}-{platform.debian}-{kind}"
@@ -244,6 +257,16 @@ def _prepared(suite: str, platform: Platform, *, state: Path, etc: Path) -> Iter
         ):
             (folder / name).write_text(text, "utf-8")
         yield apt
+
+
+def _entries(suite: str, etc: Path) -> tuple[Entry, ...]:
+    """Return the entries to resolve a suite from; guessed ones only where they are served."""
+    roots = configured()
+    own = machine(suite, etc=etc)
+    if own and not roots:
+        return own
+    guessed = chosen(suite, roots) if roots else related(suite, etc=etc)
+    return tuple(entry for entry in guessed if _served(entry))
 
 
 def _settings(folder: Path, platform: Platform) -> str:
@@ -294,17 +317,21 @@ def _served(entry: Entry) -> bool:
         return any(exists(name, routes=routes) for name in names)
     except FetchError as error:
         raise ResolveError(
-            f"the Debian mirror that {MIRROR} names does not answer: {error.message}",
-            hint=f"check {MIRROR} and the network",
+            f"the Debian mirror {without_secrets(entry.root)} does not answer: {error.message}",
+            hint=f"check the network, and {MIRROR} if it is set",
         ) from error
 
 
 def _update(apt: _Apt, suite: str) -> None:
     answer = apt.call("apt-get", "update", "-qq")
     if answer.returncode != 0:
+        hint = f"check the network and the machine's apt settings, or set {MIRROR}"
+        if "NO_PUBKEY" in answer.stdout + answer.stderr and not KEYRING.exists():
+            hint = "install the package debian-archive-keyring, which has the keys of Debian, or "
+            hint += f"set {TRUSTED}=1 to believe the mirror without"
         raise ResolveError(
             f"apt-get could not read the package lists of Debian {suite}: {_complaint(answer)}",
-            hint=f"check the network and the machine's apt settings, or set {MIRROR}",
+            hint=hint,
         )
 
 
@@ -328,52 +355,4 @@ def _complaint(answer: subprocess.CompletedProcess[str]) -> str:
     errors = [line[2:].strip() for line in lines if line.startswith("E:")]
     depends = [line for line in lines if re.search(r"\b(Pre)?Depends: ", line)]
     chosen = dict.fromkeys([*depends, *errors] or lines[-3:])
-    return "; ".join(_without_secrets(line) for line in chosen) or f"exit {answer.returncode}"
-
-
-def _without_secrets(text: str) -> str:
-    return re.sub(r"(?<=://)[^/@\s]+@", "", text)
-
-
-def _pin(line: str, apt: _Apt, platform: Platform) -> PackagePin:
-    found = _LINE.fullmatch(line.strip())
-    if not found:
-        raise ResolveError(f"apt-get said something that is no package: {line[:200]!r}")
-    uri, size, (algorithm, _, encoded) = found["uri"], found["size"], found["hash"].partition(":")
-    parts = [unquote(part) for part in found["file"].split("_")]
-    if len(parts) != 3:
-        raise ResolveError(f"apt-get named a package oddly: {found['file'][:200]!r}")
-    name, version, architecture = parts
-    path = _pool_path(uri, apt.entries)
-    reasons: Sequence[tuple[bool, str]] = (
-        (bool(_NAME.fullmatch(name)), "a name that is not a package's"),
-        (bool(_VERSION.fullmatch(version)), f"the version {version!r}"),
-        (architecture in (platform.debian, "all"), f"the architecture {architecture!r}"),
-        (algorithm == "SHA256", "no sha256"),
-        (0 < int(size) < 1 << 34, f"a size of {size} bytes"),
-    )
-    for good, fault in reasons:
-        if not good:
-            raise ResolveError(f"the mirror's package list gives {name[:80]!r} {fault}")
-    return PackagePin(
-        name=name,
-        version=version,
-        architecture=architecture,
-        path=path,
-        size=int(size),
-        digest=Digest(encoded),
-    )
-
-
-def _pool_path(uri: str, entries: tuple[Entry, ...]) -> str:
-    address = _without_secrets(uri)
-    for entry in entries:
-        # apt prints file: addresses with one slash.
-        root = _without_secrets(entry.root)
-        for prefix in (f"{root}/", f"{root.replace('file://', 'file:', 1)}/"):
-            if address.startswith(prefix):
-                path = unquote(address.removeprefix(prefix))
-                segments = path.split("/")
-                if all(_SEGMENT.fullmatch(part) for part in segments) and len(path) < 500:
-                    return path
-    raise ResolveError(f"the mirror's package list names an odd place: {address[:200]!r}")
+    return "; ".join(without_secrets(line) for line in chosen) or f"exit {answer.returncode}"

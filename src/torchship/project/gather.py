@@ -184,6 +184,13 @@ def _error(
         return _no_mirror(_suite(pinned)) or _moved_on(
             packages, project=project, pinned=pinned, state=state
         )
+    if packages and not any(packages.values()):
+        return FetchError(
+            f"the lock stands on {counted(len(packages), 'package')} of Debian "
+            f"{_suite(pinned)}, and this machine knows no mirror of Debian",
+            hint="set TORCHSHIP_DEBIAN_MIRROR to the root of one: any will do, since the lock "
+            "names files by sha256",
+        )
     if packages:
         return FetchError(
             told({pin.filename: why for pin, why in packages.items()}),

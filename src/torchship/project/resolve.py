@@ -262,12 +262,13 @@ class _Resolver(Struct, frozen=True, kw_only=True):
 
     def _reference(self) -> str:
         """Return the base: where nothing can make the default one, Docker's image of Python."""
-        import shutil
+        from torchship.project import apt
 
-        if self.project.base != BASE or self.project.packages or shutil.which("apt-get"):
+        missing = apt.lacking(BASE.removeprefix("debian:"))
+        if self.project.base != BASE or self.project.packages or missing is None:
             return self.project.base
         found = f"python:{self.project.python}-slim"
-        self.progress.say(f"no apt-get here to make {BASE} with: standing on {found} instead")
+        self.progress.say(f"{BASE} cannot be made here: {missing}; standing on {found} instead")
         return found
 
     def _checked(self, python: str) -> str:

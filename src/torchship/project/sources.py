@@ -40,6 +40,10 @@ KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
 _KEPT = ("Signed-By", "Trusted", "Check-Valid-Until", "Valid-Until-Max", "Check-Date", "By-Hash")
 _ONE_LINE = re.compile(r"deb\s+(?:\[(?P<options>[^\]]*)\]\s+)?(?P<uri>\S+)\s+(?P<rest>\S.*)")
 _SUITE = re.compile(r"[a-z][a-z0-9.-]*")
+# Releases whose entries name mirrors of Debian: those have every release that is supported.
+_RELEASE = re.compile(
+    r"(bullseye|bookworm|trixie|forky|duke|(old){0,2}stable|testing|sid|unstable)(-.*)?"
+)
 _SCHEMES = ("http", "https", "file", "mirror+file")
 
 
@@ -140,12 +144,29 @@ def machine(suite: str, *, etc: Path = ETC) -> tuple[Entry, ...]:
     return tuple(dict.fromkeys(entry for entry in _read(etc) if entry.suite in names))
 
 
+def related(suite: str, *, etc: Path = ETC) -> tuple[Entry, ...]:
+    """Return entries for a suite on the mirrors from which this machine has another release.
+
+    They are guesses, and may not be served: a third party's repository, or a mirror of parts.
+    """
+    return tuple(
+        dict.fromkeys(
+            Entry(root=root, suite=name, options=entry.options)
+            for entry in _read(etc)
+            if _RELEASE.fullmatch(entry.suite)
+            for root in _expanded(entry.root)
+            for name in suites(suite)
+        )
+    )
+
+
 def roots(suite: str, *, etc: Path = ETC) -> tuple[str, ...]:
     """Return the roots under which the pool paths of a suite's packages are looked for.
 
-    Empty where the machine has no entry for the suite and the user has set none.
+    Empty where the machine has entries of no release of Debian and the user has set none.
     """
-    given = configured() or tuple(entry.root for entry in machine(suite, etc=etc))
+    entries = machine(suite, etc=etc) or related(suite, etc=etc)
+    given = configured() or tuple(entry.root for entry in entries)
     return tuple(dict.fromkeys(address for root in given for address in _expanded(root)))
 
 
