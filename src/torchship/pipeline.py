@@ -116,7 +116,7 @@ def build(
     ``cache`` offers is taken by digest; the store notes where such layers can be had.
     """
     from torchship.assembly import layers, published_base
-    from torchship.oci import image
+    from torchship.oci.assemble import assemble, index
 
     manifests = []
     wanted = [(each, name) for each in platforms for name in variants or project.variants]
@@ -127,7 +127,7 @@ def build(
             project, pins, entry, below=below, store=store, progress=progress, cache=cache
         )
         manifests.append(
-            image.assemble(
+            assemble(
                 store,
                 project=replace(project, base=entry.base.reference),
                 platform=platform,
@@ -138,7 +138,7 @@ def build(
         )
         if cache is not None:
             _tell(cache.note(store, manifests[-1].digest, made), progress)
-    top = manifests[0] if len(manifests) == 1 else image.index(store, manifests)
+    top = manifests[0] if len(manifests) == 1 else index(store, manifests)
     for name in names:
         store.tag(name, top)
     return top

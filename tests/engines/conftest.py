@@ -12,7 +12,7 @@ from torchship.digest import Descriptor, Digest, chunks
 from torchship.engines.container import Bind, Container, run
 from torchship.engines.relay import Streams
 from torchship.engines.unpack import unpack
-from torchship.layers.archive import Archive, Entry, Kind, copy
+from torchship.layers.archive import Archive, Entry, Kind
 from torchship.layers.layer import Layer
 from torchship.oci.image import Image
 from torchship.oci.store import Store
@@ -56,7 +56,7 @@ def add_file(archive: Archive, path: str, source: Path) -> None:
         return
     size = source.stat().st_size
     with source.open("rb") as stream:
-        archive.add(Entry(path=path, size=size, mode=0o755), copy(stream, size))
+        archive.add(Entry(path=path, size=size, mode=0o755), chunks(stream, size))
 
 
 def libraries(*programs: Path) -> set[Path]:

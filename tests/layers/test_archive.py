@@ -11,7 +11,7 @@ import zlib
 import pytest
 
 from torchship.errors import HostileInput
-from torchship.layers.archive import BLOCK, SMALL, Archive, Entry, Kind, Written, copy
+from torchship.layers.archive import BLOCK, SMALL, Archive, Entry, Kind, Written
 
 
 def _deflated(data: bytes) -> bytes:
@@ -216,8 +216,3 @@ def test_content_must_have_its_stated_size(content):
     """Content shorter or longer than stated is an error, since it would shift all that follows."""
     with pytest.raises(HostileInput, match="where 5 were stated"):
         Archive(io.BytesIO()).add(Entry(path="a", size=5), [content])
-
-
-def test_copy_yields_at_most_what_is_asked_for():
-    """A stream longer than stated is read no further."""
-    assert b"".join(copy(io.BytesIO(b"x" * 10), 4)) == b"xxxx"

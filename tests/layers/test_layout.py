@@ -34,6 +34,13 @@ def test_the_user_owns_what_the_user_writes(cook):
     assert all(info.gid == info.uid and info.mtime == 0 for info in members.values())
 
 
+def test_the_user_may_own_more(cook):
+    """Directories in which nothing is baked are the run user's, too, where they are asked for."""
+    members = cook(LayoutRecipe(python="3.11.2", further=("/data",))).members
+    assert members["data"].isdir()
+    assert (members["data"].uid, members["data"].mode) == (layout.UID, 0o755)
+
+
 def test_site_packages_is_where_python_looks():
     """The template agrees with Python's own layout of a virtual environment."""
     scheme = sysconfig.get_path("purelib", "venv", vars={"base": "/opt/venv"})
@@ -55,5 +62,6 @@ def test_every_input_is_in_the_key():
         LayoutRecipe(python="3.11.2"),
         LayoutRecipe(python="3.11.3"),
         LayoutRecipe(python="3.11.2", interpreter="/x/python3.11"),
+        LayoutRecipe(python="3.11.2", further=("/data",)),
     ]
-    assert len({key(recipe) for recipe in recipes}) == 3
+    assert len({key(recipe) for recipe in recipes}) == 4

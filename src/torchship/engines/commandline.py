@@ -22,9 +22,10 @@ from torchship.engines.foreground import Ended, Foreground
 from torchship.engines.held import Held, parse
 from torchship.engines.namespaces import Obstacle
 from torchship.engines.relay import Streams
-from torchship.engines.request import OUTPUT, Request
+from torchship.engines.request import Request
 from torchship.engines.terminal import Terminal
 from torchship.errors import EngineError
+from torchship.layers.layout import OUTPUT
 from torchship.oci import mediatypes
 from torchship.oci.image import Image, children
 from torchship.oci.store import Store
@@ -38,7 +39,7 @@ _ENGINES_OWN = (125, 126, 127)  # which a program may give as well
 _INIT_REFUSES = re.compile(
     r"^(?:\[FATAL tini \(\d+\)\] |(?:ERROR|FATAL)?[^\n]*catatonit[^\n:]*: )(.*exec.*?)\s*\Z", re.M
 )
-"""What the usual pid 1 says last where the program that it is for cannot be started."""
+"""How tini and catatonit report that they could not exec the program."""
 _ROOTS = ("CHOWN", "DAC_OVERRIDE", "FOWNER")
 
 

@@ -16,10 +16,10 @@ from torchship.engines.client import Client
 from torchship.engines.commandline import bind
 from torchship.errors import EngineError
 from torchship.layers.archive import Entry, Kind, PlainTar
+from torchship.layers.layout import OUTPUT
 
 _FOLDERS = ("usr", "bin", "sbin", "lib", "lib32", "lib64")
 _LIBRARIES = "/etc/ld.so.cache"
-_PLACE = "/output"
 
 
 def chown(client: Client, folder: Path) -> None:
@@ -37,10 +37,10 @@ def chown(client: Client, folder: Path) -> None:
             *("--cap-drop=ALL", "--cap-add=CHOWN", "--cap-add=DAC_READ_SEARCH"),
             *("--security-opt=no-new-privileges", "--security-opt=label=disable"),
             *(word for path in shown for word in bind(path, str(path), read_only=True)),
-            *bind(folder, _PLACE, read_only=False),
+            *bind(folder, OUTPUT, read_only=False),
             f"--entrypoint={program}",
             image,
-            *("-hR", f"{os.geteuid()}:{os.getegid()}", _PLACE),
+            *("-hR", f"{os.geteuid()}:{os.getegid()}", OUTPUT),
         )
     finally:
         client.ask("image", "rm", image)
@@ -50,7 +50,7 @@ def _empty() -> bytes:
     """Return a root that holds what links this machine's has at its top, and nothing else."""
     sink = io.BytesIO()
     archive = PlainTar(sink)
-    archive.add(Entry(path="output", kind=Kind.DIRECTORY, mode=0o755))
+    archive.add(Entry(path=OUTPUT[1:], kind=Kind.DIRECTORY, mode=0o755))
     for name in _FOLDERS:
         path = Path("/", name)
         if path.is_symlink():

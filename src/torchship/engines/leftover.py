@@ -6,6 +6,8 @@ import os
 from collections.abc import Collection
 from pathlib import Path
 
+from torchship.amounts import counted
+
 SHOWN = 5
 """Names that a line holds; of more, it says how many there are."""
 
@@ -35,10 +37,10 @@ def leftover(upper: Path, workdir: str, *, mounts: Collection[str] = ()) -> tupl
 
 def told(files: Collection[str], *, kept: str) -> str:
     """Say that files are gone, and where they would have stayed."""
-    count = "1 file" if len(files) == 1 else f"{len(files)} files"
     more = ", ..." if len(files) > SHOWN else ""
     was = "was" if len(files) == 1 else "were"
     return (
-        f"{count} written outside {kept} {was} not kept: {', '.join(sorted(files)[:SHOWN])}{more} "
+        f"{counted(len(files), 'file')} written outside {kept} {was} not kept: "
+        f"{', '.join(sorted(files)[:SHOWN])}{more} "
         f"(TORCHSHIP_OUTPUT names {kept})"
     )

@@ -18,10 +18,11 @@ from torchship.engines.gpu import native_injection
 from torchship.engines.injection import LIBRARIES, Injection
 from torchship.engines.memory import limited
 from torchship.engines.relay import StartError, Streams
-from torchship.engines.request import OUTPUT, Request
+from torchship.engines.request import Request
 from torchship.engines.terminal import Terminal
 from torchship.errors import EngineError
 from torchship.layers.layer import Layer
+from torchship.layers.layout import OUTPUT
 from torchship.oci.image import Image
 from torchship.oci.store import Store
 from torchship.platform import Platform

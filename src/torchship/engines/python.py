@@ -132,23 +132,20 @@ def on_host(version: str) -> Interpreter | None:
     return HostPython(program) if answer.stdout.split() == ["CPython", version] else None
 
 
-def interpreter_for(
-    version: str, *, base: Sequence[Layer], store: Store, platform: Platform | None = None
-) -> Interpreter:
+def interpreter_for(version: str, *, base: Sequence[Layer], store: Store) -> Interpreter:
     """Return an interpreter of exactly ``version`` (such as ``3.11.2``).
 
-    ``base`` are the layers, lowest first, that hold it for ``platform`` (default: this
-    machine's). They are unpacked where they are needed. Raises `EngineError` where there is none.
+    ``base`` are the layers, lowest first, that hold it for this machine's platform. They are
+    unpacked where they are needed. Raises `EngineError` where there is none.
     """
     here = on_host(version)
     if here is not None:
         return here
-    platform = platform or Platform.host()
+    platform = Platform.host()
     if not platform.is_host:
-        machine = Platform.host() if sys.platform == "linux" else sys.platform
         raise EngineError(
-            f"this machine ({machine}) cannot start Python {version} for {platform}, and has no "
-            f"Python {version} of its own to compile bytecode with",
+            f"this machine ({sys.platform}) cannot start Python {version} for {platform}, and "
+            f"has no Python {version} of its own to compile bytecode with",
             hint=WITHOUT,
         )
     if not base:

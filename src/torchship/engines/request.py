@@ -16,9 +16,6 @@ from torchship.errors import UsageError
 from torchship.oci.image import Image
 from torchship.progress import SILENT, Progress
 
-OUTPUT = "/output"
-"""Where the output directory is in the container."""
-
 
 class Mount(Struct, frozen=True, kw_only=True):
     """A file or folder of the host that the container sees. ``target`` is absolute."""

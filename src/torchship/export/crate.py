@@ -20,7 +20,7 @@ from msgspec import Struct
 from torchship import canonical
 from torchship.digest import Digest
 from torchship.errors import RunError, UsageError
-from torchship.export.provenance import action_id, described, links
+from torchship.export.provenance import PROFILE, action_id, described, links
 from torchship.runs import typed
 from torchship.runs.publishing import FILE, Published, read
 from torchship.runs.record import Record, Run
@@ -164,7 +164,6 @@ _CONTEXT = [
     "https://w3id.org/ro/crate/1.1/context",
     "https://w3id.org/ro/terms/workflow-run/context",
 ]
-_PROFILE = "https://w3id.org/ro/wfrun/process/0.5"
 
 
 def _descriptor() -> dict[str, object]:
@@ -187,7 +186,7 @@ def _root(published: Published, files: tuple[CrateFile, ...], stated: Stated) ->
         f"recorded by torchship {record.torchship}",
         "datePublished": record.recorded.isoformat(timespec="seconds"),
         "identifier": str(published.digest),
-        "conformsTo": {"@id": _PROFILE},
+        "conformsTo": {"@id": PROFILE},
         "hasPart": links([file.id for file in files]),
         "mentions": links([action_id(place) for place in range(1, len(record.runs) + 1)]),
         "license": {"@id": stated.licence.id} if stated.licence else _NO_LICENCE,

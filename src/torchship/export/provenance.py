@@ -18,7 +18,7 @@ from torchship.runs.record import DataUsed, Record, Run, Software
 
 Entity = dict[str, object]
 
-_PROFILE = "https://w3id.org/ro/wfrun/process/0.5"
+PROFILE = "https://w3id.org/ro/wfrun/process/0.5"
 _DOCKER = "https://w3id.org/ro/terms/workflow-run#DockerImage"
 _IMAGE, _PROGRAM = "#image", "#program"
 _HOMEPAGES = {
@@ -36,7 +36,7 @@ def described(
     An output without one is described as something that is not in the crate. ``agent`` is the
     identifier of whoever ran it, where that is known.
     """
-    yield {"@id": _PROFILE, "@type": "CreativeWork", "name": "Process Run Crate", "version": "0.5"}
+    yield {"@id": PROFILE, "@type": "CreativeWork", "name": "Process Run Crate", "version": "0.5"}
     yield from _program(record)
     yield _image(record)
     yield from (_datum(each) for each in record.data)

@@ -15,9 +15,10 @@ from types import MappingProxyType
 from msgspec import Struct, field
 
 from torchship.amounts import counted
-from torchship.engines.request import OUTPUT, Request
+from torchship.engines.request import Request
 from torchship.errors import EngineError, UsageError
 from torchship.launch import torchrun
+from torchship.layers.layout import OUTPUT
 from torchship.oci.image import Image
 from torchship.oci.reference import Reference
 

@@ -67,8 +67,8 @@ def find(
     held = {named.reference: named.descriptor.digest for named in store.images()}
     if held.get(name, top.digest) != top.digest:
         raise UsageError(
-            f"{name} is one image here ({held[name].hex[:12]}) and another in its registry "
-            f"({top.digest.hex[:12]}), which is what the nodes would run",
+            f"{name} is one image here ({held[name].short}) and another in its registry "
+            f"({top.digest.short}), which is what the nodes would run",
             hint=f"torchship push {name}, or torchship pull {name} to run the registry's",
         )
     store.put(raw, top.media_type)

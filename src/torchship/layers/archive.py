@@ -13,7 +13,7 @@ import enum
 import hashlib
 import struct
 from collections.abc import Iterable, Iterator
-from typing import BinaryIO, Protocol
+from typing import Protocol
 
 import deflate
 from isal import isal_zlib
@@ -362,10 +362,3 @@ def check_path(path: str) -> None:
         path.encode()
     except UnicodeEncodeError:
         raise HostileInput(f"{path!r} is not a path in UTF-8") from None
-
-
-def copy(source: BinaryIO, size: int) -> Iterator[bytes]:
-    """Yield ``size`` bytes of a stream in blocks, for `Archive.add`."""
-    while size > 0 and (piece := source.read(min(BLOCK, size))):
-        size -= len(piece)
-        yield piece

@@ -20,10 +20,10 @@ from typing import BinaryIO
 from msgspec import Struct
 
 from torchship.amounts import counted
-from torchship.digest import Digest
+from torchship.digest import Digest, chunks
 from torchship.errors import EngineError
 from torchship.layers import prune
-from torchship.layers.archive import Archive, Entry, Kind, copy
+from torchship.layers.archive import Archive, Entry, Kind
 from torchship.layers.layer import ORIGIN, Materials
 from torchship.layers.layout import add_parents, minor, site_packages
 from torchship.project.lock import PackagePin, WheelPin
@@ -348,7 +348,7 @@ def _add(archive: Archive, compiled: BinaryIO, sources: list[_Source], python: s
         add_parents(archive, path)
         offset, size = found[number]
         compiled.seek(offset)
-        archive.add(Entry(path=path, size=size), copy(compiled, size))
+        archive.add(Entry(path=path, size=size), chunks(compiled, size))
 
 
 def _answers(compiled: BinaryIO, count: int) -> Iterator[tuple[int, tuple[int, int]]]:

@@ -6,14 +6,14 @@ from collections.abc import Mapping
 
 from msgspec import Struct
 
-from torchship.digest import Digest
+from torchship.digest import Digest, chunks
 from torchship.errors import ProjectError
-from torchship.layers.archive import Archive, Entry, copy
+from torchship.layers.archive import Archive, Entry
 from torchship.layers.layer import ORIGIN, Materials
-from torchship.layers.layout import add_parents, owner
+from torchship.layers.layout import VENV, add_parents, owner
 from torchship.project.lock import DataPin
 
-_RESERVED = ("/dev", "/opt/venv", "/proc", "/sys")
+_RESERVED = ("/dev", VENV, "/proc", "/sys")
 
 
 class DataRecipe(Struct, frozen=True, kw_only=True):
@@ -59,4 +59,4 @@ class DataRecipe(Struct, frozen=True, kw_only=True):
         uid = owner(inside)
         entry = Entry(path=inside, mode=0o644, uid=uid, gid=uid, size=self.pin.size)
         with materials.files[self.pin.digest].open("rb") as stream:
-            archive.add(entry, copy(stream, self.pin.size))
+            archive.add(entry, chunks(stream, self.pin.size))

@@ -26,6 +26,10 @@ OWNED = (HOME, OUTPUT, WORKDIR)
 """The directories, sorted, that belong to the run user, with all that is in them."""
 
 
+DATA = "/data"
+"""Where ``../data`` leads from the working directory: torchvision's examples download to it."""
+
+
 def minor(python: str) -> str:
     """Return ``3.11`` of ``3.11`` or ``3.11.2``: what names site-packages and interpreters."""
     return ".".join(python.split(".")[:2])
@@ -60,10 +64,12 @@ class LayoutRecipe(Struct, frozen=True, kw_only=True):
     """The skeleton: the virtual environment, the working, output and home directories.
 
     ``python`` is the base's full version; ``interpreter`` its absolute path in the image.
+    ``further`` are directories that the run user owns besides, where nothing is baked in.
     """
 
     python: str
     interpreter: str = ""
+    further: tuple[str, ...] = ()
 
     @property
     def title(self) -> str:
@@ -78,7 +84,11 @@ class LayoutRecipe(Struct, frozen=True, kw_only=True):
     @property
     def inputs(self) -> Mapping[str, object]:
         """All that the bytes depend on."""
-        return {"python": self.python, "interpreter": self._interpreter}
+        return {
+            "python": self.python,
+            "interpreter": self._interpreter,
+            "further": self.further,
+        }
 
     @property
     def needs(self) -> tuple[Digest, ...]:
@@ -91,7 +101,7 @@ class LayoutRecipe(Struct, frozen=True, kw_only=True):
 
     def write(self, archive: Archive, materials: Materials) -> None:  # noqa: ARG002 (the protocol's)
         """Write the tree that ``python -m venv`` makes (PEP 405), and the user's directories."""
-        for path in OWNED:
+        for path in sorted((*OWNED, *self.further)):
             inside = path[1:]
             add_parents(archive, inside)
             archive.add(Entry(path=inside, kind=Kind.DIRECTORY, mode=0o755, uid=UID, gid=GID))

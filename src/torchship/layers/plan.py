@@ -20,7 +20,7 @@ from torchship.layers.bytecode import BROUGHT, BytecodeRecipe, DebianBytecodeRec
 from torchship.layers.data import DataRecipe
 from torchship.layers.debian import DebianRecipe
 from torchship.layers.layer import Recipe
-from torchship.layers.layout import LayoutRecipe
+from torchship.layers.layout import DATA, LayoutRecipe
 from torchship.layers.source import SourceFile, SourceRecipe
 from torchship.layers.users import UsersRecipe
 from torchship.layers.wheel import WheelsRecipe
@@ -73,7 +73,9 @@ def plan(
                 ),
             )
     below += (users,) if users is not None else ()
-    below += (LayoutRecipe(python=pins.python, interpreter=interpreter),)
+    baked = any(f"{pin.path}/".startswith(f"{DATA}/") for pin in data)
+    further = () if baked else (DATA,)
+    below += (LayoutRecipe(python=pins.python, interpreter=interpreter, further=further),)
     above = tuple(DataRecipe(pin=pin) for pin in sorted(data, key=lambda pin: pin.path))
     tree = source.collect(project.root, exclude=project.exclude, allow=project.allow)
     named = _compiled(project)

@@ -130,7 +130,7 @@ def index(store: Shelf, manifests: Sequence[Descriptor]) -> Descriptor:
 def _variables(project: Project, below: Below | None) -> Mapping[str, str]:
     found = {**(below.environment if below else {}), **_ENVIRONMENT}
     if below and below.environment.get("PATH"):
-        found["PATH"] = f"/{layout.VENV.strip('/')}/bin:{below.environment['PATH']}"
+        found["PATH"] = f"{layout.VENV}/bin:{below.environment['PATH']}"
     return {**found, **project.environment}
 
 

@@ -29,9 +29,8 @@ def pull_referrers(
 ) -> tuple[Digest, ...]:
     """Bring what refers to an image of the store, or to a manifest of its index, and to that.
 
-    Returns their digests: the store may hold more, from elsewhere. The image is there without
-    them: what cannot be had of them, or is no artifact, or larger than 64 MiB, is told and left
-    out.
+    Returns their digests: the store may hold more, from elsewhere. A referrer that cannot be
+    fetched, is no artifact, or is over 64 MiB is reported and skipped; the image does not need it.
     """
     source = registry or Registry(reference.registry)
     waiting = [descriptor.digest, *(each.digest for each in held(store, descriptor))]

@@ -24,7 +24,7 @@ from torchship.oci.image import Image, Source, manifests, read_one
 from torchship.oci.parallel import each
 from torchship.oci.patience import Patience
 from torchship.oci.reference import Reference
-from torchship.oci.registry import Registry
+from torchship.oci.registry import ABSENT, Registry
 from torchship.oci.store import Store
 from torchship.platform import Platform
 from torchship.progress import Progress
@@ -33,9 +33,6 @@ _NOTE = re.compile(r"sha256:([0-9a-f]{64}) ([0-9]{1,18})")
 
 _PATIENCE = Patience(attempts=2, connect=5.0, longest=10.0)
 """A build can do without: it does not wait long for a registry that is not there."""
-
-_ABSENT = frozenset({401, 403, 404})
-"""What registries say of a repository that is not there yet: some do not tell it from another's."""
 
 
 class Taken(Struct, frozen=True, kw_only=True):
@@ -115,7 +112,7 @@ class Cache:
         try:
             return _read(reference, self._platforms)
         except (RegistryError, HostileInput) as fault:
-            absent = isinstance(fault, RegistryError) and fault.status in _ABSENT
+            absent = isinstance(fault, RegistryError) and fault.status in ABSENT
             if not absent or reference in self._named:
                 self._progress.say(f"nothing is taken from {reference.familiar}: {fault.message}")
         return _Offer(reference=reference)

@@ -16,7 +16,7 @@ from torchship.errors import ImageNotFound, InvalidDigest, ManifestError
 from torchship.layers.layer import Layer
 from torchship.oci import mediatypes
 from torchship.oci import variant as variants
-from torchship.oci.assemble import UNPACKED_SIZE, assemble, index
+from torchship.oci.assemble import UNPACKED_SIZE
 from torchship.oci.documents import (
     CONFIG_LIMIT,
     MANIFEST_LIMIT,
@@ -28,18 +28,6 @@ from torchship.oci.documents import (
     read_manifest,
 )
 from torchship.platform import Platform
-
-__all__ = [
-    "Image",
-    "Source",
-    "assemble",
-    "children",
-    "held",
-    "index",
-    "manifests",
-    "read_image",
-    "read_one",
-]
 
 _WIDEST = 1000  # manifests of one reference
 _MOST_LAYERS = 1000

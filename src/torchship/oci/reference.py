@@ -21,7 +21,7 @@ LATEST = "latest"
 
 _COMPONENT = r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*"
 _REPOSITORY = re.compile(rf"{_COMPONENT}(?:/{_COMPONENT})*")
-_TAG = re.compile(r"[a-zA-Z0-9_][a-zA-Z0-9._-]{0,127}")
+TAG = re.compile(r"[a-zA-Z0-9_][a-zA-Z0-9._-]{0,127}")
 _LABEL = r"[a-zA-Z0-9](?:[a-zA-Z0-9-]*[a-zA-Z0-9])?"
 _HOST = re.compile(
     rf"(?P<name>{_LABEL}(?:\.{_LABEL})*|\[(?P<v6>[0-9a-fA-F:.]+)\])(?::(?P<port>[0-9]{{1,5}}))?"
@@ -64,7 +64,7 @@ class Reference(Struct, frozen=True, kw_only=True, order=True):
         # A colon after the last slash begins the tag; one before it, a port.
         head, slash, last = named.rpartition("/")
         last, colon, tag = last.partition(":")
-        if colon and not _TAG.fullmatch(tag):
+        if colon and not TAG.fullmatch(tag):
             raise _invalid(
                 text,
                 f"{tag!r} is not a tag",

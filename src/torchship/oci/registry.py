@@ -21,15 +21,18 @@ from torchship.oci.answer import LIMIT, Answer, decoded, failure, read
 from torchship.oci.manifest import ACCEPTED, parse, stated
 from torchship.oci.mediatypes import INDEXES, MANIFESTS
 from torchship.oci.patience import Interrupted, Patience
-from torchship.oci.reference import Reference
+from torchship.oci.reference import TAG, Reference
 from torchship.oci.session import Session
 from torchship.oci.token import Authorizer, Credentials, Scopes
 from torchship.oci.transport import Response, Transport, join, public, request, stream
 from torchship.oci.upload import Source, Upload, mount
 
+ABSENT = frozenset({401, 403, 404})
+"""A repository that is absent: some registries answer 401 or 403, so that private names cannot be
+probed."""
+
 _PAGE = 1000
 _PAGES = 10_000
-_TAG = re.compile(r"[a-zA-Z0-9_][a-zA-Z0-9._-]{0,127}")
 _NEXT = re.compile(r'<([^>]*)>\s*;[^,]*\brel="?next"?')
 _CONTENT_RANGE = re.compile(r"bytes (\d{1,19})-\d+/(?:\d+|\*)")
 
@@ -82,9 +85,7 @@ class Registry:
             return None
         return answer.body, self._described(answer, reference)
 
-    def blob(
-        self, repository: str, descriptor: Descriptor, advance: Callable[[int], None] | None = None
-    ) -> Iterator[bytes]:
+    def blob(self, repository: str, descriptor: Descriptor) -> Iterator[bytes]:
         """Yield a blob piece by piece; a transfer that is cut goes on where it stopped.
 
         Raises at the end where size or digest differ from the descriptor's, so nothing may be
@@ -93,8 +94,6 @@ class Registry:
         running = hashlib.sha256()
         for piece in self.pieces(repository, descriptor):
             running.update(piece)
-            if advance is not None:
-                advance(len(piece))
             yield piece
         if running.hexdigest() != descriptor.digest.hex:
             raise wrong_blob(self.host, repository, descriptor)
@@ -206,7 +205,7 @@ class Registry:
                 raise self._nonsense(answer, "no list of tags")
             tags = listed.tags or []
             for tag in tags:
-                if not _TAG.fullmatch(tag):
+                if not TAG.fullmatch(tag):
                     raise self._nonsense(answer, f"{tag[:200]!r}, which is no tag")
             found.update(tags)
         return tuple(sorted(found))

@@ -1,7 +1,7 @@
-"""An image from where it is into a repository: only what is lacking, names after all they need.
+"""Copies an image from an `Origin` into a repository: only the blobs that it lacks.
 
-Where it is, is an `Origin`: the store (`push`) or another repository (`copy`). What refers to
-the image (records, signatures) goes with it.
+Each tag comes after everything it needs. The origin is the store (`push`) or another repository
+(`copy`). What refers to the image (records, signatures) goes with it.
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ from torchship.oci.manifest import Manifest, parse
 from torchship.oci.parallel import each
 from torchship.oci.pull import label
 from torchship.oci.reference import Reference
-from torchship.oci.registry import Registry
+from torchship.oci.registry import ABSENT, Registry
 from torchship.progress import Progress
 
 _DEPTH = 3
 _LACKING = frozenset({400, 404})  # MANIFEST_BLOB_UNKNOWN, by registry
-_ABSENT = frozenset({401, 403, 404})  # some registries do not tell it from another's
 _PLATFORMS = 16  # of an index, that are looked at for what they have
 _MOST = 1000  # manifests of one image, and referrers of it
 _SMALL = 16 << 10
-"""Bytes: so little that the image lacks which the name stands for is sent sooner than asked for."""
+"""Bytes: a blob this small that the tagged image lacks is uploaded without a HEAD first; asking
+would cost more than sending."""
 _LARGEST = 64 << 20  # bytes of all of them together
 
 
@@ -220,7 +220,7 @@ def _blobs_now(registry: Registry, reference: Reference) -> frozenset[Digest]:
         return frozenset()  # it is about to be replaced
     except RegistryError as fault:
         # Who may not read may yet write; and what cannot be read (200) is about to be replaced.
-        if fault.status not in {200, *_ABSENT}:
+        if fault.status not in {200, *ABSENT}:
             raise
         return frozenset()
 

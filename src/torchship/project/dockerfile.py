@@ -36,7 +36,7 @@ def render(project: Project) -> str:
         _indexes(project),
         _variables(),
         *_packages(project.packages),
-        _user(),
+        _user(project),
         _workdir(),
         *_requirements(needs, project),
         *_data(project.data),
@@ -140,13 +140,16 @@ def _packages(names: Sequence[str]) -> Iterator[str]:
         )
 
 
-def _user() -> str:
+def _user(project: Project) -> str:
+    # Where ../data leads: torchvision's examples download to it.
+    baked = any(f"{file.path}/".startswith("/data/") for file in project.data)
+    folders = WORKSPACE if baked else f"{WORKSPACE} /data"
     return (
         "# RUN runs a command, and keeps what it changed as a layer. The program gets a user of "
         "its own:\n"
         "# whoever breaks out of it is not root.\n"
         "RUN useradd --uid 1000 --create-home user \\\n"
-        f"    && install --directory --owner=user --group=user {WORKSPACE}"
+        f"    && install --directory --owner=user --group=user {folders}"
     )
 
 

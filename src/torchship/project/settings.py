@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 from types import MappingProxyType
-from typing import Literal, TypeVar
+from typing import Literal
 from urllib.parse import urlsplit
 
 import msgspec
@@ -47,8 +47,6 @@ _SYSTEM = (
     "/output",
 )
 """Where a data file would break the image, or be hidden when it runs."""
-
-Item = TypeVar("Item")
 
 
 class _Data(tables.Table):

@@ -32,7 +32,7 @@ def pin(
     project: Project,
     target: Target,
     *,
-    build: str = "auto",
+    build: str = builds.AUTO,
     preferred: Mapping[str, str],
     measure: Measure,
     cache: Path | None = None,
@@ -180,7 +180,7 @@ def _resolve(
     First as the user's indexes would have it, other builds that they hold left out; then with
     the one that a folder of the user's holds; then with PyTorch's own index.
     """
-    if build == "auto":
+    if build == builds.AUTO:
         return uv.ask(question)
     first: ResolveError | None = None
     got: str | None = None
@@ -255,7 +255,7 @@ def _version_of_torch(answer: tuple[tuple[Found, ...], ...]) -> str:
 
 def _check_torch(answer: tuple[tuple[Found, ...], ...], build: str, where: str) -> None:
     got = _build_of_torch(answer)
-    if build != "auto" and got not in (build, None):
+    if build != builds.AUTO and got not in (build, None):
         raise ResolveError(
             f"tool.torchship.torch is {build}, and {where} gives torch's {got} build",
             hint='pin the build in the requirements, or set torch = "auto"',

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from torchship.runs.curve import places, step_name
 from torchship.runs.record import Hardware, Record, Run, Software
+from torchship.runs.verdict import bits
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,7 +74,7 @@ def _parting(author: Run, reproducer: Run) -> FirstDifference | None:
         label = _label(counter, left, place)
         for name in (*left, *(name for name in right if name not in left)):
             values = left.get(name), right.get(name)
-            if _bits(values[0]) != _bits(values[1]):
+            if bits(values[0]) != bits(values[1]):
                 return FirstDifference(
                     seed=author.seed,
                     source=one.source,
@@ -95,10 +96,6 @@ def _parting(author: Run, reproducer: Run) -> FirstDifference | None:
             same=same,
         )
     return None
-
-
-def _bits(value: float | None) -> str | None:
-    return None if value is None else float(value).hex()
 
 
 def _label(counter: str | None, step: Mapping[str, float], place: int) -> str:

@@ -27,8 +27,6 @@ MOST = 50
 _MOST_BYTES = 64 << 20
 """Of all that is read for one list."""
 
-_CREATED = "org.opencontainers.image.created"
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ListedRecord:
@@ -125,7 +123,9 @@ def _made_json(record: Record) -> dict[str, object]:
 
 
 def _newest_first(referrers: Sequence[Descriptor]) -> Sequence[Descriptor]:
-    return sorted(referrers, key=lambda each: each.annotations.get(_CREATED, ""), reverse=True)
+    return sorted(
+        referrers, key=lambda each: each.annotations.get(publishing.CREATED, ""), reverse=True
+    )
 
 
 class _Reader:

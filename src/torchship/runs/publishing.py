@@ -27,7 +27,7 @@ FILE = "record.json"
 AUTHOR = "author.json"
 """The author's record, as it came, in the directory of a reproduction."""
 
-_CREATED = "org.opencontainers.image.created"
+CREATED = "org.opencontainers.image.created"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -151,7 +151,7 @@ def attach(store: Store, image: Descriptor, published: Published) -> Descriptor:
         image,
         ARTIFACT_TYPE,
         [artifact.Content(published.raw, MEDIA_TYPE, FILE)],
-        {_CREATED: created},
+        {CREATED: created},
     )
 
 

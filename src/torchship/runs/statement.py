@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -218,8 +217,3 @@ def _agree(stated: float | None, computed: float | None) -> bool:
     if stated is None or computed is None:
         return stated is computed
     return math.isclose(stated, computed, rel_tol=_AGREE, abs_tol=1e-300)
-
-
-def with_name(record: Record, name: str) -> Record:
-    """Return the record under another name of its image: the one that it is published by."""
-    return replace(record, image=replace(record.image, name=name))

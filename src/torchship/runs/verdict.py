@@ -154,7 +154,7 @@ def run_differences(one: Run, other: Run) -> tuple[str, ...]:
     found = {
         name
         for name in {*one.metrics, *other.metrics}
-        if _bits(one.metrics.get(name)) != _bits(other.metrics.get(name))
+        if bits(one.metrics.get(name)) != bits(other.metrics.get(name))
     }
     found |= set(one.diverged) ^ set(other.diverged)
     for name in {*one.outputs, *other.outputs}:
@@ -165,8 +165,9 @@ def run_differences(one: Run, other: Run) -> tuple[str, ...]:
     return tuple(sorted(found))
 
 
-def _bits(value: float | None) -> str | None:
-    return None if value is None else float(value).hex()  # 0.0 and -0.0 are equal, and not the same
+def bits(value: float | None) -> str | None:
+    """Write every bit of a value: 0.0 and -0.0 are equal, and not the same."""
+    return None if value is None else float(value).hex()
 
 
 def _same_image(author: Record, reproducer: Record) -> bool:

@@ -6,6 +6,7 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
+from torchship.amounts import listed
 from torchship.engines.relay import write_all
 from torchship.errors import EngineError, RunError
 from torchship.launch.job import Job
@@ -23,8 +24,8 @@ _UNHEARD = 15
 """Seconds without a pod after which the cluster is asked for the events of the job."""
 
 _LAST = 120
-"""Seconds that a job may take to end when all of its nodes have, and its log to be read to the end;
-after as many it is told which nodes still work when the first has ended."""
+"""Seconds to wait, once the nodes have ended, for the job to end and its log to be read; as many
+after the end of node 0, the nodes still at work are named."""
 
 _PATIENCE = 300
 """Seconds without an answer of the cluster after which a job is given up, and a long training
@@ -179,11 +180,10 @@ class Following:
             look = self._look()
             if look.finished:
                 return self._finished(look) or status
-            if working := [str(node.index) for node in look.pods if node.working and node.index]:
+            if working := [node.index for node in look.pods if node.working and node.index]:
                 until = now + _LAST
                 if now > told:
-                    nodes = "node" if len(working) == 1 else "nodes"
-                    self._say(f"node 0 has ended; waiting for {nodes} {', '.join(working)}")
+                    self._say(f"node 0 has ended; waiting for {listed('node', working)}")
             time.sleep(_SOON)
         return status
 

@@ -6,7 +6,6 @@ that the kubelet and the controllers give; of ones that nobody has heard of, the
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import msgspec
@@ -166,8 +165,3 @@ def _true(one: Reason) -> bool:
 def _when(pod: Pod) -> tuple[str, int]:
     finished = pod.terminated.finished_at if pod.terminated is not None else None
     return finished or "9", pod.index
-
-
-def sentences(found: Sequence[Reason]) -> str:
-    """Return what several reasons say, each once."""
-    return "; ".join(dict.fromkeys(one.message or one.reason for one in found))

@@ -15,7 +15,6 @@ from pathlib import Path
 
 from msgspec.structs import replace
 
-from torchship.digest import Descriptor
 from torchship.engines import unpack
 from torchship.engines.client import last_words
 from torchship.engines.request import Request
@@ -97,10 +96,7 @@ class Slurm:
             return
         store = self._store
         store.hold()
-        descriptors = [
-            Descriptor(media_type=layer.media_type, digest=layer.digest, size=layer.size)
-            for layer in image.layers
-        ]
+        descriptors = [layer.descriptor for layer in image.layers]
         registry = Registry(self._reference.registry)
         fetch_blobs(descriptors, self._reference, store, registry=registry, progress=progress)
         task = progress.task("unpacking the image")
