@@ -10,6 +10,7 @@ from msgspec.structs import replace
 from torchship.digest import Digest
 from torchship.errors import PlanError, ProjectError
 from torchship.layers.layer import key
+from torchship.layers.layout import LayoutRecipe
 from torchship.layers.plan import BUCKETS, BUDGET, LARGE, bucket, plan, share
 from torchship.platform import Platform
 from torchship.project.lock import BasePin, DataPin, PackagePin, PlatformLock, WheelPin
@@ -77,6 +78,18 @@ def test_layers_stand_in_the_order_of_change(project):
         "six 1.0",
     ]
     assert [recipe.pin.path for recipe in recipes[-3:-1]] == ["/data/a", "/data/b"]
+
+
+def test_data_is_the_users_where_nothing_is_baked_into_it(project):
+    """Programs may download to ../data, as torchvision's do; baked data stay as they are."""
+
+    def further(*data: DataPin) -> tuple[str, ...]:
+        (found,) = (r for r in plan(project, _lock(), data) if isinstance(r, LayoutRecipe))
+        return found.further
+
+    assert further() == ("/data",)
+    assert further(replace(_data("a"), path="/workspace/a")) == ("/data",)
+    assert further(_data("a")) == further(replace(_data("a"), path="/data")) == ()
 
 
 PINNED = DataPin(

@@ -84,11 +84,8 @@ class LayoutRecipe(Struct, frozen=True, kw_only=True):
     @property
     def inputs(self) -> Mapping[str, object]:
         """All that the bytes depend on."""
-        return {
-            "python": self.python,
-            "interpreter": self._interpreter,
-            "further": self.further,
-        }
+        found = {"python": self.python, "interpreter": self._interpreter}
+        return found | ({"further": self.further} if self.further else {})
 
     @property
     def needs(self) -> tuple[Digest, ...]:
