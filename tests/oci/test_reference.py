@@ -4,7 +4,7 @@ from hypothesis import strategies as st
 
 from torchship.digest import Digest
 from torchship.errors import InvalidReference
-from torchship.oci.reference import Reference
+from torchship.oci.reference import Reference, names_registry
 
 HEX = "ab" * 32
 PINNED = f"sha256:{HEX}"
@@ -102,6 +102,27 @@ def test_what_was_meant_is_said(text, hint):
     with pytest.raises(InvalidReference) as caught:
         Reference.parse(text)
     assert caught.value.hint == hint
+
+
+@pytest.mark.parametrize(
+    ("text", "names"),
+    [
+        ("mnist", False),
+        ("mnist:v0.1", False),
+        ("me/mnist:v0.1", False),
+        (f"me/mnist@{PINNED}", False),
+        ("docker.io:v1", False),
+        ("docker.io/me/mnist", True),
+        ("index.docker.io/me/mnist:v0.1", True),
+        ("docker.iomnist/x", True),
+        ("localhost/x", True),
+        ("HOST/x", True),
+        ("[::1]:5000/x", True),
+    ],
+)
+def test_a_reference_says_of_which_registry_it_is_or_leaves_it_out(text, names):
+    """Docker Hub's own name counts as one: whoever wrote it meant it."""
+    assert names_registry(text) is names
 
 
 def test_a_huge_text_is_not_repeated_whole():

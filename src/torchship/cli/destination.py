@@ -27,7 +27,7 @@ def send(store: Store, image: Descriptor, name: str, progress: Progress) -> None
     from torchship.oci.reference import Reference
 
     reference = Reference.parse(name)
-    with _explained(name, reference):
+    with _explained(name):
         sent = push(store, image, reference, progress=progress)
     progress.say(told(reference, sent))
 
@@ -44,14 +44,14 @@ def told(reference: Reference, sent: Sent) -> str:
 
 
 @contextmanager
-def _explained(name: str, reference: Reference) -> Iterator[None]:
+def _explained(name: str) -> Iterator[None]:
     """Say where a name without a registry went, if that was not meant."""
-    from torchship.oci.reference import HUB
+    from torchship.oci.reference import HUB, names_registry
 
     try:
         yield
     except RegistryError as error:
-        if reference.registry == HUB and not name.startswith((HUB, f"index.{HUB}")):
+        if not names_registry(name):
             error.hint = (
                 f"{name} names no registry, so it went to {HUB}: for another, build it "
                 f"with -t HOST/{name}; for {HUB}, log in: torchship login"

@@ -178,7 +178,7 @@ def launch(
     )
     variables = dict(parse_variable(text) for text in environment)
     chosen = parse_seeds(seeds)
-    options = Options(
+    options = ClusterOptions(
         runtime=runtime,
         partition=partition,
         account=account,
@@ -253,7 +253,7 @@ def _finish(made: Record, stated: Declared, directory: RecordDirectory) -> None:
     click.echo(directory.record)
 
 
-class Options(Struct, frozen=True, kw_only=True):
+class ClusterOptions(Struct, frozen=True, kw_only=True):
     """What only one kind of cluster takes."""
 
     runtime: str | None
@@ -286,7 +286,7 @@ class Options(Struct, frozen=True, kw_only=True):
 
 
 def _cluster(
-    on: str, found: Found, shape: Shape, options: Options, store: Store, progress: Progress
+    on: str, found: Found, shape: Shape, options: ClusterOptions, store: Store, progress: Progress
 ) -> Cluster:
     if on == "slurm":
         from torchship.launch.slurm.cluster import Slurm

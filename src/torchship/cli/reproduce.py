@@ -26,7 +26,6 @@ from torchship.cli.quoted import quoted
 from torchship.cli.record import output, run_directory
 from torchship.cli.signing import (
     Wanted,
-    attach_signature,
     check,
     signed,
     signed_by,
@@ -149,7 +148,9 @@ def publish(
     else:
         attached = publishing.attach(store, image, published)
     if bundle is not None:
-        attach_signature(store, image, published, bundle)
+        from torchship.runs import signature
+
+        signature.attach(store, image, published, bundle)
     with display() as progress:
         progress.say(
             "what becomes public with the record: its metrics and parameters, the processor, "
@@ -298,12 +299,12 @@ def fetch(
     """
     from torchship.oci.attached import pull_referrers, refers
     from torchship.oci.pull import pull
-    from torchship.oci.reference import HUB, Reference
+    from torchship.oci.reference import Reference, names_registry
     from torchship.runs.publishing import nothing_attached
 
     named = Reference.parse(reference)
     store = open_store()
-    if named.registry == HUB and not reference.startswith((HUB, f"index.{HUB}")):
+    if not names_registry(reference):
         with suppress(ImageNotFound):
             found = store.find(reference)
             # one that its registry has is judged by what is listed there, not by anybody's records

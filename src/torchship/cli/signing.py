@@ -108,13 +108,6 @@ def signed(published: Published, *, trusting: Path | None, agreed: bool) -> byte
     return signature.sign(published.raw, token=token, trusted=trusted)
 
 
-def attach_signature(store: Store, image: Descriptor, published: Published, bundle: bytes) -> None:
-    """Attach a record's bundle to its image; a push sends both along."""
-    from torchship.runs import signature
-
-    signature.attach(store, image, published, bundle)
-
-
 def check(
     store: Store, top: Descriptor, published: Published, wanted: Wanted, progress: Progress
 ) -> None:

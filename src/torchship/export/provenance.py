@@ -12,7 +12,7 @@ from datetime import timedelta
 from urllib.parse import quote
 
 from torchship.errors import InvalidReference
-from torchship.oci.reference import HUB, Reference
+from torchship.oci.reference import Reference, names_registry
 from torchship.project.seeds import seeded
 from torchship.runs.record import DataUsed, Record, Run, Software
 
@@ -149,7 +149,7 @@ def _image(record: Record) -> Entity:
         reference = Reference.parse(name)
     except InvalidReference:
         return entity  # a name of the author's own: nowhere to be had
-    if reference.registry == HUB and not name.startswith((HUB, f"index.{HUB}")):
+    if not names_registry(name):
         return entity  # most likely a name of their store alone
     entity |= {"registry": reference.registry, "name": reference.repository}
     return entity | ({"tag": reference.tag} if reference.tag else {})

@@ -136,13 +136,21 @@ def _check_address(text: str) -> None:
         raise _invalid(text, "it is the address of a page about an image", written)
 
 
+def names_registry(text: str) -> bool:
+    """Tell whether a reference, as it was typed, says of which registry it is.
+
+    As for Docker, a first part with a dot, a colon or a capital is a host. Without one it is
+    Docker Hub's, or most likely a name of the store alone.
+    """
+    first, slash, _ = text.partition("/")
+    host = "." in first or ":" in first or first == "localhost" or first != first.lower()
+    return bool(slash) and host
+
+
 def _split(name: str) -> tuple[str, str]:
-    """Tell host from path: a first part with a dot, a colon or a capital is a host."""
-    first, slash, rest = name.partition("/")
-    is_host = slash and (
-        "." in first or ":" in first or first == "localhost" or first != first.lower()
-    )
-    registry, repository = (first, rest) if is_host else (HUB, name)
+    """Tell host from path, and fill in Docker Hub's defaults."""
+    first, _, rest = name.partition("/")
+    registry, repository = (first, rest) if names_registry(name) else (HUB, name)
     if registry == "index.docker.io":
         registry = HUB
     if registry == HUB and "/" not in repository:

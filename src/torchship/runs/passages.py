@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from torchship.amounts import counted, listed
 from torchship.errors import InvalidReference
-from torchship.oci.reference import HUB, Reference
+from torchship.oci.reference import Reference, names_registry
 from torchship.project.seeds import fault, seeded
 from torchship.runs.judgement import Level
 from torchship.runs.legible import cut, legible, sentence
@@ -183,7 +183,7 @@ def _commands(author: Record, here: Record | None) -> Iterator[Command]:
     name = _reference(author.image.name)
     if name is None:
         return
-    if name.registry == HUB and not author.image.name.startswith(HUB):
+    if not names_registry(author.image.name):
         # a name that only the author's store knows: no registry has it yet
         line = _line("torchship", "publish", f"HOST/YOU/{name.repository.rpartition('/')[2]}:TAG")
         yield Command(about="publish it with its record, for anyone to reproduce", line=line)

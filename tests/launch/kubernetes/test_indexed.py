@@ -120,4 +120,4 @@ def test_a_question_keeps_no_pod():
 def test_what_is_made_is_what_is_deleted(job):
     """Rights on services are needed only where a job has one."""
     kinds = {f"{each['kind'].lower()}s" for each in indexed.objects(job, NAME, Settings())}
-    assert set(indexed.made(job).split(",")) == kinds
+    assert set(indexed.deletable(job).split(",")) == kinds

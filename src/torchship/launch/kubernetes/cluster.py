@@ -6,7 +6,7 @@ import secrets
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from types import ModuleType
+from typing import Protocol
 
 from torchship.engines.request import Request
 from torchship.errors import EngineError
@@ -15,7 +15,7 @@ from torchship.launch.job import job as job_of
 from torchship.launch.kubernetes import indexed, manifest, trainjob
 from torchship.launch.kubernetes.following import Following
 from torchship.launch.kubernetes.kubectl import Kubectl, Refused, not_installed
-from torchship.launch.kubernetes.pod import LABEL
+from torchship.launch.kubernetes.pod import LABEL, Object
 from torchship.launch.kubernetes.settings import Settings
 from torchship.launch.kubernetes.trouble import NotBegun
 from torchship.launch.signals import interrupting, undisturbed
@@ -25,6 +25,24 @@ from torchship.progress import SILENT, Progress
 
 _PAUSES = (0, 1, 3)
 """Seconds before each try to delete a job: the cluster may not answer at once."""
+
+
+class Form(Protocol):
+    """What a job is made of in the cluster: one module for each kind."""
+
+    @property
+    def KINDS(self) -> str:  # noqa: N802 (a module's constant)
+        """What a job consists of, as ``kubectl get`` takes it."""
+
+    @property
+    def CONTAINER(self) -> str:  # noqa: N802
+        """The container that runs the program."""
+
+    def objects(self, job: Job, name: str, settings: Settings, /) -> tuple[Object, ...]:
+        """Return the objects that are a job."""
+
+    def deletable(self, job: Job, /) -> str:
+        """Return what of a job is ours to delete, as ``kubectl delete`` takes it."""
 
 
 class Kubernetes:
@@ -44,7 +62,7 @@ class Kubernetes:
         self._shape = shape
         self._settings = settings or Settings()
         self._settings.check()
-        self._form: ModuleType = trainjob if self._settings.kind == "trainjob" else indexed
+        self._form: Form = trainjob if self._settings.kind == "trainjob" else indexed
         self._progress = progress
         self._kubectl = Kubectl(self._settings)
         self._fault: EngineError | None = None
@@ -124,7 +142,7 @@ class Kubernetes:
             self._delete(job, name)
 
     def _delete(self, job: Job, name: str) -> None:
-        what = (self._form.made(job), f"--selector={LABEL}={name}")
+        what = (self._form.deletable(job), f"--selector={LABEL}={name}")
         with undisturbed():
             for pause in _PAUSES:
                 time.sleep(pause)

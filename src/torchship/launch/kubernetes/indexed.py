@@ -28,7 +28,7 @@ def objects(job: Job, name: str, settings: Settings) -> tuple[Object, ...]:
     return (_service(job, name), _job(job, name, settings))
 
 
-def made(job: Job) -> str:
+def deletable(job: Job) -> str:
     """Return what of a job is ours to delete: a Service only where it has one.
 
     Who runs jobs of one node alone may lack the right to delete Services.

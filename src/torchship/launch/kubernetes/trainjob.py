@@ -62,7 +62,7 @@ def objects(job: Job, name: str, settings: Settings) -> tuple[Object, ...]:
     )
 
 
-def made(_: Job) -> str:
+def deletable(_: Job) -> str:
     """Return what of a job is ours to delete."""
     return "trainjobs.trainer.kubeflow.org"
 
