@@ -196,6 +196,15 @@ def test_names_that_are_not_utf8_are_named(project):
         collect(root)
 
 
+def test_an_ignore_file_that_is_not_utf8_is_named(project):
+    """Its patterns are not guessed, and the error says what to do."""
+    root = project({"main.py": ""})
+    (root / ".dockerignore").write_bytes(b"caf\xe9\n")
+    with pytest.raises(ProjectError, match=r"dockerignore is not UTF-8") as caught:
+        collect(root)
+    assert caught.value.hint == "save it as UTF-8"
+
+
 def test_a_file_that_changes_during_the_build_is_an_error(cook, project):
     """The layer holds what was hashed, or there is none."""
     for after in ("print(2)", "print(", "print(1)  # longer"):

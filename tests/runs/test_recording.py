@@ -261,8 +261,9 @@ def test_data_that_change_while_it_runs(recorded):
         return 0
 
     engine.program = program
-    with pytest.raises(RunError, match="damaged, or another"):
+    with pytest.raises(RunError, match="after the runs, the data file /data/x is") as caught:
         recorded(None, found=found, engine=engine)
+    assert "TORCHSHIP_OUTPUT" in caught.value.hint
 
 
 def test_data_that_nobody_can_look_at_end_it_in_the_engines_words(recorded):

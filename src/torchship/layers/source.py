@@ -244,7 +244,7 @@ def _ignore_file(root: Path) -> list[str]:
     except FileNotFoundError:
         return []
     except UnicodeDecodeError:
-        raise ProjectError(f"{path} is not UTF-8 text") from None
+        raise ProjectError(f"{path} is not UTF-8 text", hint="save it as UTF-8") from None
 
 
 def _walk(
@@ -358,9 +358,13 @@ def _open(root: Path, path: str) -> BinaryIO:
     try:
         return os.fdopen(os.open(root / path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC), "rb")
     except FileNotFoundError:
-        raise ProjectError(f"{path} is gone: it was there a moment ago") from None
+        raise ProjectError(
+            f"{path} is gone: it was there a moment ago", hint="run the command again"
+        ) from None
     except OSError as fault:
-        raise ProjectError(f"{path} cannot be read ({fault.strerror})") from None
+        raise ProjectError(
+            f"{path} cannot be read ({fault.strerror})", hint="name it in .dockerignore"
+        ) from None
 
 
 def _target(root: Path, path: str) -> str:

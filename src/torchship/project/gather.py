@@ -95,7 +95,8 @@ def _pins(
     for digest in wanted:
         if digest not in known:
             raise LockError(
-                f"the lock has no pin with the digest {digest} for {variants[0].platform}"
+                f"the lock has no pin with the digest {digest} for {variants[0].platform}",
+                hint="make the lock again: torchship lock",
             )
     return tuple(known[digest] for digest in dict.fromkeys(wanted))
 

@@ -105,7 +105,8 @@ def check_data(
         file = found.data.get(path)
         if file is None:
             raise RunError(
-                f"the data file {path} is not there, or cannot be read, in the container"
+                f"the data file {path} is not there, or cannot be read, in the container",
+                hint="build or pull the image again",
             )
         if file.digest != digest:
             raise RunError(

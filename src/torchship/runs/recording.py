@@ -96,7 +96,7 @@ def record(
         folders.append(folder)
         progress.say(f"once more: {_told(again, 1, 1)}")
     if before and not plan.afresh:
-        _check_again(plan, engine, declared, before, progress)
+        _check_again(plan, engine, declared, progress)
     digests = tensors(plan.request, engine, [folder.output for folder in folders])
     runs = [
         dataclasses.replace(each.run, tensors=inside)
@@ -121,21 +121,22 @@ def _check_again(
     plan: Plan,
     engine: Engine,
     declared: Declared,
-    before: tuple[DataUsed, ...],
     progress: Progress,
 ) -> None:
-    """Raise `RunError` where the image's data are not what they were before the runs.
+    """Raise `RunError` where the image's data are no more what they were before the runs.
 
     Where they cannot be looked at any more (a cluster has no more time for us), it is told: hours
     of training are not given up for that.
     """
     try:
-        _, after = check_data(plan.request, engine, declared.data)
+        check_data(plan.request, engine, declared.data)
     except EngineError as error:
         progress.say(f"after the runs, {error.message}")
-        return
-    if after != before:
-        raise RunError("the image's data changed while it ran")
+    except RunError as error:
+        raise RunError(
+            f"after the runs, {error.message}",
+            hint="the program writes to its own data: let it write to $TORCHSHIP_OUTPUT",
+        ) from error
 
 
 def with_seed(request: Request, declared: Declared, seed: int | None) -> Request:
@@ -253,7 +254,10 @@ def measured(execution: Execution, declared: Declared, folder: RunDirectory) -> 
     given = execution.run.metrics
     for metric in declared.metrics:
         if metric.name in execution.run.diverged:
-            raise MetricsError(f"the run's {metric.name} is not a number, or infinite")
+            raise MetricsError(
+                f"the run's {metric.name} is not a number, or infinite",
+                hint=f"the training diverged: see what it printed in {folder.log}",
+            )
         if metric.name not in given:
             raise _lacking(metric, folder)
     if not given and not execution.run.diverged:
