@@ -17,6 +17,8 @@ from torchship.engines import extract, unpack
 from torchship.errors import LayerError, StoreError
 from torchship.layers.archive import Entry
 from torchship.layers.layer import Layer
+from torchship.oci.folders import remove
+from torchship.oci.store import Store
 
 from .conftest import write_layer
 
@@ -407,7 +409,7 @@ def test_killed_at_any_moment_it_leaves_nothing_that_is_used(tmp_path):
         if (tmp_path / "u" / layer.diff_id.hex).exists():
             root = unpack.tree(tmp_path / "u", layer)
             assert [path.read_bytes() for path in sorted(root.iterdir())] == contents
-            unpack.remove(root.parent)
+            remove(root.parent)
     _unpack(tmp_path / "l", values, tmp_path / "u")
     assert sorted(path.suffix for path in (tmp_path / "u").iterdir()) == ["", ".lock"]
 
@@ -438,24 +440,26 @@ def test_memory_stays_flat(tmp_path, unpacked):
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 40 << 10  # KiB
 
 
-def test_a_tree_is_removed_whatever_its_modes_and_depth(tmp_path):
-    """What a container leaves behind cannot stay by being deep or closed."""
-    deep = tmp_path / "tree"
-    deep.mkdir()
-    here = Path.cwd()
-    try:
-        os.chdir(deep)
-        for _ in range(1100):
-            Path("d" * 20).mkdir()
-            os.chdir("d" * 20)
-    finally:
-        os.chdir(here)
-    (deep / "closed").mkdir()
-    (deep / "closed/file").touch()
-    (deep / "closed").chmod(0)
-    outside = tmp_path / "outside"
-    outside.mkdir()
-    (deep / "link").symlink_to(outside)
-    unpack.remove(deep)
-    assert not deep.exists()
-    assert outside.exists()
+def test_nobody_else_reaches_what_a_layer_left_writable(tmp_path):
+    """Layers keep modes such as 0777: the store lets no other user through to them."""
+    store = Store.open(tmp_path / "home")
+    store.put(b"x", "text/plain")
+    layer = write_layer(
+        tmp_path / "l", lambda archive: archive.add(Entry(path="a", size=2, mode=0o777), [b"hi"])
+    )
+    root = unpack.unpack(layer, lambda _: (tmp_path / "l").open("rb"), store.unpacked)
+    assert (root / "a").stat().st_mode & 0o777 == 0o777
+    assert store.unpacked.stat().st_mode & 0o077 == 0
+
+
+def test_a_store_that_stood_open_is_closed_when_it_is_used(tmp_path):
+    """Also where everything is unpacked already, and nothing is left to write."""
+    layer = write_layer(
+        tmp_path / "l", lambda archive: archive.add(Entry(path="a", size=2), [b"hi"])
+    )
+    for _ in range(2):
+        unpack.unpack_all([layer], lambda _: (tmp_path / "l").open("rb"), tmp_path / "u")
+        assert (tmp_path / "u").stat().st_mode & 0o777 == 0o700
+        (tmp_path / "u").chmod(0o777)
+    unpack.unpack(layer, lambda _: (tmp_path / "l").open("rb"), tmp_path / "u")
+    assert (tmp_path / "u").stat().st_mode & 0o777 == 0o700

@@ -3,6 +3,7 @@ import subprocess
 import sys
 import time
 from datetime import timedelta
+from pathlib import Path
 
 import pytest
 
@@ -177,3 +178,22 @@ def test_what_uv_unpacked_goes(store, image):
     (unpacked / "libtorch.so").write_bytes(bytes(1000))
     assert prune(store).size == 1000
     assert not (store.home / "uv").exists()
+
+
+def test_a_layer_with_long_paths_goes_too(store):
+    """Folders of folders of long names are longer than any path that Linux takes."""
+    name = "d" * 250
+    here = Path.cwd()
+    folder = store.unpacked / ("0" * 64) / "root"
+    folder.mkdir(parents=True)
+    try:
+        os.chdir(folder)
+        for _ in range(18):
+            Path(name).mkdir()
+            os.chdir(name)
+        Path("file").write_text("12345")
+    finally:
+        os.chdir(here)
+    store.put(b"x", "text/plain")
+    assert prune(store).size >= 5
+    assert list(store.unpacked.iterdir()) == []

@@ -9,8 +9,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from torchship.engines.unpack import remove
 from torchship.errors import StoreError
+from torchship.oci.folders import private, remove
 
 _PREFIX = "run-"
 
@@ -23,7 +23,7 @@ def scratch_folder(parent: Path) -> Iterator[Path]:
     by the next run.
     """
     try:
-        parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        private(parent)
         _sweep(parent)
         folder = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=parent))
     except OSError as error:

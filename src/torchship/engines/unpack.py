@@ -3,7 +3,8 @@
 A layer is hostile until it is unpacked: paths are opened one part at a time below a directory
 descriptor and no symlink is ever followed, so that nothing is written outside the folder, and
 the uncompressed stream must have the layer's diff_id or nothing is kept. Files belong to the
-caller: owners, extended attributes, setuid bits are left out. Source: OCI image-spec v1.1,
+caller: owners, extended attributes, setuid bits are left out. Other modes stay, such as 0777, so
+nobody else enters the folder that holds them. Source: OCI image-spec v1.1,
 layer.md ("Applying Changesets", "Whiteouts").
 """
 
@@ -24,8 +25,10 @@ from torchship.engines.uncompress import Uncompressed
 from torchship.errors import HostileInput, LayerError, StoreError
 from torchship.layers.layer import Layer
 from torchship.layers.tarstream import members
+from torchship.oci.folders import private, remove
 from torchship.oci.prune import LEASE
 
+_ELSEWHERE = "free some space there, or name another folder in TORCHSHIP_HOME"
 _BOOT = Path("/proc/sys/kernel/random/boot_id")
 
 OpenLayer = Callable[[Layer], BinaryIO]
@@ -44,6 +47,7 @@ def unpack_all(
 
     Safe against other processes that do the same, and against being killed.
     """
+    _keep(unpacked)
     wanted = {layer.diff_id: layer for layer in layers if not _usable(unpacked, layer)}
     largest_first = sorted(wanted.values(), key=lambda layer: layer.size, reverse=True)
     if len(largest_first) == 1:  # an edit's source: not worth a thread, nor the import
@@ -74,9 +78,9 @@ def unpack(layer: Layer, open_layer: OpenLayer, unpacked: Path) -> Path:
 
     Raises `LayerError` for a layer that breaks a rule or has another diff_id.
     """
+    _keep(unpacked)
     final = unpacked / layer.diff_id.hex
     try:
-        unpacked.mkdir(parents=True, exist_ok=True, mode=0o700)
         with _alone(final.with_suffix(".lock")):
             if _usable(unpacked, layer):
                 return final / "root"
@@ -97,9 +101,18 @@ def unpack(layer: Layer, open_layer: OpenLayer, unpacked: Path) -> Path:
             raise LayerError(f"layer {layer.digest.short} has a name that is too long") from None
         raise StoreError(
             f"layer {layer.digest.short} could not be unpacked into {unpacked}: {error.strerror}",
-            hint="free some space there, or name another folder in TORCHSHIP_HOME",
+            hint=_ELSEWHERE,
         ) from error
     return final / "root"
+
+
+def _keep(unpacked: Path) -> None:
+    try:
+        private(unpacked)
+    except OSError as error:
+        raise StoreError(
+            f"{unpacked} cannot be kept from other users: {error.strerror}", hint=_ELSEWHERE
+        ) from error
 
 
 @contextmanager
@@ -153,33 +166,6 @@ def _usable(unpacked: Path, layer: Layer) -> bool:
         return (folder / LEASE).read_text() == _BOOT.read_text()
     except FileNotFoundError:
         return False
-
-
-def remove(folder: Path) -> None:
-    """Delete a tree, however deep, and whatever modes its folders have."""
-    if not folder.is_dir() or folder.is_symlink():
-        return
-    waiting = [folder]
-    serial = 0
-    while waiting:
-        current = waiting[-1]
-        current.chmod(0o700)
-        below = []
-        for entry in os.scandir(current):
-            if entry.is_dir(follow_symlinks=False):
-                below.append(entry)
-            else:
-                os.unlink(entry.path)  # noqa: PTH108 (one call for each of many thousand files)
-        for entry in below:
-            # Moved up to the top, so that no path grows with the depth of the tree
-            serial += 1
-            flat = folder / f".removed-{os.getpid()}-{serial}"
-            Path(entry.path).chmod(0o700)
-            os.rename(entry.path, flat)  # noqa: PTH104
-            waiting.append(flat)
-        if not below:
-            waiting.pop()
-            current.rmdir()
 
 
 def _extract(layer: Layer, blob: BinaryIO, root: Path) -> None:

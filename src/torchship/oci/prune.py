@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import fcntl
-import os
 import re
 import secrets
-import shutil
 import time
 from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
@@ -19,6 +17,7 @@ from torchship.errors import BlobDamaged, BlobMissing, ManifestError
 from torchship.oci import durable, index
 from torchship.oci.artifact import subject_of
 from torchship.oci.documents import CONFIG_LIMIT, ConfigObject, decode
+from torchship.oci.folders import remove
 from torchship.oci.image import children
 from torchship.oci.store import Store
 
@@ -195,16 +194,8 @@ def _remove_tree(path: Path) -> int:
 
 
 def _delete(path: Path) -> int:
-    size = 0
     with durable.writing(path):
-        for folder, names, files in os.walk(path):
-            for name in names:
-                below = Path(folder, name)
-                if not below.is_symlink():
-                    below.chmod(0o700)
-            size += sum(Path(folder, name).lstat().st_size for name in files)
-        shutil.rmtree(path)
-    return size
+        return remove(path)
 
 
 def _sweep_files(store: Store) -> None:

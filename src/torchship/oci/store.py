@@ -3,7 +3,7 @@
     oci/          the image layout: oci-layout, index.json, blobs/sha256/  (skopeo reads it)
     layers/       the key of each derived layer -> its digest, diff_id and sizes
     origins/      the repositories that have an image, or the parts of it that the store lacks
-    unpacked/     layers as folders, for the native engine, by diff_id
+    unpacked/     layers as folders, for the native engine, by diff_id; nobody else enters it
     downloads/    wheels, packages and data files, by sha256
     stamps/       what stat said of each blob when it was verified
     partial/      blobs whose download ended early, by sha256: the next one goes on with them
@@ -43,6 +43,7 @@ from torchship.oci import durable, index
 from torchship.oci.blobs import Blobs, BlobWriter, ResumedWriter
 from torchship.oci.derived import Derived
 from torchship.oci.documents import MANIFEST_LIMIT
+from torchship.oci.folders import private
 from torchship.oci.origins import Origins
 from torchship.oci.reference import Reference
 from torchship.progress import SILENT, Progress
@@ -339,9 +340,11 @@ class Store:
         if self._prepared and self._held is not None:
             return
         folders = (self.blobs.folder, self.home / "layers", self.home / "stamps")
-        for folder in (*folders, self.temporary, self._locks, self.downloads, self.unpacked):
+        for folder in (*folders, self.temporary, self._locks, self.downloads):
             with durable.writing(folder):
                 folder.mkdir(parents=True, exist_ok=True)
+        with durable.writing(self.unpacked):
+            private(self.unpacked)
         with durable.writing(self.home / "lock"):
             (self.home / "lock").touch()
         self._hold()

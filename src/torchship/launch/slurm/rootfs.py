@@ -20,6 +20,7 @@ from torchship.digest import Digest
 from torchship.engines import syscalls, unpack
 from torchship.errors import StoreError
 from torchship.layers.layer import Layer
+from torchship.oci.folders import remove
 from torchship.oci.prune import LEASE
 from torchship.oci.store import Store
 
@@ -48,7 +49,7 @@ def tree(
     )
     with unpack.lease(unpacked):
         scratch = final.with_name(f"{final.name}.{os.getpid()}.part")
-        unpack.remove(scratch)
+        remove(scratch)
         try:
             (scratch / "root").mkdir(parents=True, mode=0o755)
             merge(unpacked, scratch / "root")
@@ -62,7 +63,7 @@ def tree(
                 hint="free some space there, or name another folder in TORCHSHIP_HOME",
             ) from error
         finally:
-            unpack.remove(scratch)
+            remove(scratch)
     return root
 
 
@@ -110,7 +111,7 @@ def _make_folder(place: Path, modes: dict[Path, int], *, opaque: bool) -> None:
 
 def _clear(place: Path, modes: dict[Path, int]) -> None:
     if place.is_dir() and not place.is_symlink():
-        unpack.remove(place)
+        remove(place)
         # A symlink may come in its stead, and would lead the modes of what was below elsewhere
         for path in [path for path in modes if path.is_relative_to(place)]:
             del modes[path]
