@@ -62,7 +62,7 @@ cpus = click.option(
     type=click.FloatRange(min=0, min_open=True),
     help="Use at most N cores.",
 )
-memory = click.option("--memory", metavar="BYTES", help="Use at most this much memory, e.g. 4G.")
+memory = click.option("--memory", metavar="BYTES", help="At most this much: 4G is 4 times 1024³.")
 platform = click.option("--platform", metavar="OS/ARCH", help="Run this platform of an index.")
 variant = click.option(
     "--variant",
@@ -73,7 +73,7 @@ lock_file = click.option(
     "--lock",
     "lock_file",
     type=click.Path(path_type=Path, dir_okay=False),
-    help="Use this lock instead of DIR/torchship.lock.",
+    help="Use this lock instead of DIR/torchship.lock; it is written where it does not fit.",
 )
 
 

@@ -48,6 +48,7 @@ def sbom(
     Every wheel, Debian package and data file, read from the layers themselves: so it also works
     for images that others built. The same image gives the same bytes. Attached, it is made for
     each platform and variant that the store has, and the digests of what was attached are printed.
+    Needs `torchship[sbom]`.
     """
     from torchship.display import display
     from torchship.export.bom import MEDIA_TYPE
@@ -98,8 +99,8 @@ def crate(path: Path, output: Path | None, licence: str | None, agent: str | Non
     """Describe a run for research archives, as a Process Run Crate (RO-Crate 1.1).
 
     RUN is a directory that `run`, `record` or `reproduce` wrote, with all its outputs; or a
-    record.json alone. Nobody and no licence is named unless you do. The path of what was written
-    is printed.
+    record.json alone, with -o. Nobody and no licence is named unless you do. The path of what was
+    written is printed.
     """
     from torchship.export.crate import Named, Stated
     from torchship.export.crate import crate as described

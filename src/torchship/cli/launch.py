@@ -12,7 +12,7 @@ import click
 from msgspec import Struct
 from msgspec.structs import replace
 
-from torchship.cli.common import example, open_store, parse_memory, platform, variant
+from torchship.cli.common import example, open_store, parse_memory, platform
 from torchship.cli.record import output, parse_seeds, planned, run_directory, show
 from torchship.errors import MetricsError, UsageError
 
@@ -112,7 +112,12 @@ _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
     help="Kubernetes: keep the outputs in this PersistentVolumeClaim as well.",
 )
 @platform
-@variant
+@click.option(
+    "--variant",
+    metavar="NAME",
+    help="Of an image's builds of torch, take this one (cpu, cu130); else the newest CUDA with "
+    "--gpus, and cpu without.",
+)
 def launch(
     reference: str,
     command: tuple[str, ...],

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     "-o",
     "--output",
     type=click.Path(path_type=Path, dir_okay=False),
-    help="Where the page goes; report.html in the directory of the run unless given.",
+    help="Where the page goes; else report.html in the directory, or FILE.html beside a record.",
 )
 def report(run: Path, reproducer: Path | None, output: Path | None) -> None:
     """Draw a run, a record or a reproduction as one HTML page.

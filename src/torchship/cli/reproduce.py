@@ -103,7 +103,7 @@ def publish(
     RECORD is a record.json or the directory that `record` wrote: the newest in runs/ unless
     given, if it is about REFERENCE or an image of that name. The image is the one that the
     record is about, whatever its name was. A directory that `reproduce` wrote is published as a
-    verdict that cites the author's record.
+    verdict that cites the author's record. --sign needs `torchship[sign]`.
     """
     from torchship.display import display
     from torchship.oci.reference import Reference
@@ -201,9 +201,10 @@ def reproduce(
 ) -> None:
     """Run a published image again, and judge it by its author's record.
 
-    Pulls the image and its record, says what to expect, runs, and prints the verdict, whose
-    exit code is returned. The program gets no network, and sees nothing of this machine but
-    its own output directory. A record of these runs is written beside their outputs.
+    Pulls the image and its record (a name without a registry that this store built is taken from
+    the store), says what to expect, runs, and prints the verdict, whose exit code is returned.
+    The program gets no network, and sees nothing of this machine but its own output directory. A
+    record of these runs is written beside their outputs.
     """
     from torchship.cli.report import draw_beside
     from torchship.runs.judgement import Level

@@ -59,8 +59,9 @@ def run(
 ) -> None:
     """Run a project directory (locked and built first) or an image.
 
-    TARGET is a directory or an image reference; the program's exit status is returned. What
-    follows -- is run instead of the image's own command: options before it are torchship's.
+    TARGET is a directory, or an image by name or by its digest's first digits (7 will do). The
+    program's exit status is returned. What follows -- is run instead of the image's own command:
+    options before it are torchship's.
     """
     from torchship import pipeline
     from torchship.display import display
