@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from msgspec.structs import replace
 
@@ -146,7 +146,7 @@ def _in_processes(
     compiled = [place for place in ordered if isinstance(recipes[place], _COMPILED)]
     plain = [place for place in ordered if place not in compiled]
     count = min(WORKERS, os.cpu_count() or 1, len(missing))
-    running: dict[Future[float], int] = {}
+    running: dict[Future[_Derived], int] = {}
     task = progress.task(f"making {counted(len(missing), 'layer')}")
     with ProcessPoolExecutor(count, get_context(_start_method()), _prepare_worker) as pool:
 
@@ -173,7 +173,9 @@ def _in_processes(
                 done, _ = wait(running, return_when=FIRST_COMPLETED)
                 for future in done:
                     place = running.pop(future)
-                    seconds = future.result()
+                    seconds, remarks = future.result()
+                    for remark in remarks:
+                        progress.say(remark)
                     layer = layers[place] = store.derive(recipes[place], materials)  # known now
                     task.advance(layer.size)
                     progress.say(f"  {size(layer.size):>8}  {layer.title}  ({seconds:.1f} s)")
@@ -205,11 +207,17 @@ def _weight(recipe: Recipe, materials: Materials) -> int:
     return sum(materials.files[digest].stat().st_size for digest in recipe.needs)
 
 
-def _derive_one(home: Path, recipe: Recipe, materials: Materials) -> float:
-    """Make a layer in the store; return the seconds that it took."""
+class _Derived(NamedTuple):
+    seconds: float
+    remarks: list[str]
+
+
+def _derive_one(home: Path, recipe: Recipe, materials: Materials) -> _Derived:
+    """Make a layer in the store; return the seconds that it took, and what there is to tell."""
     began = time.monotonic()
-    Store.open(home).derive(recipe, materials)
-    return time.monotonic() - began
+    remarks: list[str] = []
+    Store.open(home).derive(recipe, replace(materials, say=remarks.append))
+    return _Derived(time.monotonic() - began, remarks)
 
 
 def _prepare_worker() -> None:

@@ -144,6 +144,36 @@ def test_entry_points_become_launchers(tmp_path):
     assert _record(tree)["../../../bin/demo"] == _sums(launcher)
 
 
+def test_of_two_programs_with_one_name_pips_last_stays(tmp_path):
+    """The GUI's comes after the console's, wherever it stands; RECORD has a row for each."""
+    text = b"[gui_scripts]\na = m:gui\n[console_scripts]\nmy b = m:first\na = m:x\nb = m:last\n"
+    tree = _tree(tmp_path, _demo(File(name="demo-1.0.dist-info/entry_points.txt", content=text)))
+    assert b"from m import gui\n" in tree["opt/venv/bin/a"][1]
+    assert b"from m import last\n" in tree["opt/venv/bin/b"][1]
+    rows = list(csv.reader(tree[f"{INFO}/RECORD"][1].decode().splitlines()))
+    for name in ("a", "b"):
+        row = [f"../../../bin/{name}", *_sums(tree[f"opt/venv/bin/{name}"][1])]
+        assert rows.count(row) == 2
+
+
+def test_a_program_that_cannot_be_made_is_told_and_left_out(tmp_path):
+    """The wheel is refused by pip; the others of its programs, and its modules, are as good."""
+    bad = [f"bad{number} = m" for number in range(5)]
+    text = "\n".join(["[console_scripts]", "good = m:x", *bad]).encode()
+    recipe, materials = _recipe(
+        tmp_path, _demo(File(name="demo-1.0.dist-info/entry_points.txt", content=text))
+    )
+    said: list[str] = []
+    layer = _layer(recipe, replace(materials, say=said.append))
+    with tarfile.open(fileobj=io.BytesIO(layer)) as tar:
+        programs = [name for name in tar.getnames() if "/bin/" in name]
+    assert programs == ["opt/venv/bin/good"]
+    (line,) = said
+    assert line.startswith(
+        f"{NAME}: no program is made of 'bad0 = m', 'bad1 = m', 'bad2 = m' and 2"
+    )
+
+
 def test_record_says_what_is_there(tmp_path):
     """RECORD keeps the wheel's sums, moves its rows, hashes what was made, ends lines as pip."""
     record = (
@@ -258,22 +288,11 @@ def test_a_wheel_lacks_nothing_that_makes_one(tmp_path, missing):
         (File(name="demo-1.0.data/scripts/python3.11"), "would replace"),
         (File(name="demo-1.0.data/data/pyvenv.cfg"), "would replace"),
         (File(name="other-2.dist-info/METADATA"), "2 .dist-info folders"),
-        (
-            File(name="demo-1.0.dist-info/entry_points.txt", content=b"[console_scripts]\na = b\n"),
-            "not an entry point",
-        ),
-        (
-            File(
-                name="demo-1.0.dist-info/entry_points.txt",
-                content=b"[console_scripts]\n../x = a:b\n",
-            ),
-            "not an entry point",
-        ),
         (File(name="demo-1.0.dist-info/entry_points.txt", content=b"\xff"), "not UTF-8"),
     ],
 )
 def test_what_cannot_be_installed_is_an_error(tmp_path, file, match):
-    """Unknown schemes, a second distribution, bad entry points: errors that name the wheel."""
+    """Unknown schemes, a second distribution, text that is none: errors that name the wheel."""
     with pytest.raises(WheelError, match=match) as caught:
         _tree(tmp_path, _demo(file))
     assert NAME in caught.value.message

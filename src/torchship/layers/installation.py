@@ -15,21 +15,22 @@ import hashlib
 import io
 import posixpath
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from msgspec import Struct, field
 from msgspec.structs import replace
 from packaging.utils import InvalidWheelFilename, canonicalize_name, parse_wheel_filename
 from packaging.version import InvalidVersion, Version
 
+from torchship.amounts import counted
 from torchship.layers import entrypoints
-from torchship.layers.entrypoints import EntryPoint
 from torchship.layers.layout import VENV, minor, site_packages
 from torchship.layers.wheelzip import Member, WheelZip
 
 _PREFIX = VENV[1:]
 _PYTHON = f"{VENV}/bin/python"
 _TEXT = 64 << 20  # bytes of a RECORD, or of a script whose first line is rewritten
+_LINE, _NAMED = 80, 3  # characters, and lines, of a file's that are shown
 _SCHEMES = ("data", "headers", "platlib", "purelib", "scripts")
 _WHEEL_VERSION = re.compile(r"^Wheel-Version:(.*)$", re.IGNORECASE | re.MULTILINE)
 # What the venv itself consists of; a wheel that replaced it would break every program.
@@ -45,16 +46,21 @@ class Placed(Struct, frozen=True, kw_only=True):
     content: bytes = b""
 
 
-def place(wheel: WheelZip, python: str, pruned: Callable[[str], bool]) -> tuple[Placed, ...]:
+def place(
+    wheel: WheelZip, python: str, pruned: Callable[[str], bool], say: Callable[[str], None]
+) -> tuple[Placed, ...]:
     """Return what a wheel installs, in pip's order: where two files share a path, the later wins.
 
-    ``pruned`` is true for paths in site-packages to leave out. Raises `WheelError`.
+    ``pruned`` is true for paths in site-packages to leave out; ``say`` is told of programs that
+    cannot be made. Raises `WheelError`.
     """
     plan = _Plan(wheel=wheel, python=minor(python), library=site_packages(python))
     dist_info = _dist_info(wheel)
     _check_wheel_file(wheel, plan, dist_info)
-    programs = _programs(wheel, plan, dist_info)
-    names = {program.name for program in programs}
+    declared = entrypoints.parse(plan.text(f"{dist_info}/entry_points.txt") or "")
+    programs, refused = declared.programs(plan.python)
+    if refused:
+        say(_told(wheel.name, refused))
     roots = [member for member in wheel.members if not _is_data(member.name)]
     data = [member for member in wheel.members if _is_data(member.name)]
     for member in roots:
@@ -64,9 +70,9 @@ def place(wheel: WheelZip, python: str, pruned: Callable[[str], bool]) -> tuple[
             plan.add_member(member, plan.scheme_path(member))
     for member in data:
         # A launcher that the wheel's builder made is replaced by ours.
-        if _is_script(member.name) and _program_name(member.name) not in names:
+        if _is_script(member.name) and _program_name(member.name) not in declared.names:
             plan.add_script(member, plan.scheme_path(member))
-    for program in entrypoints.for_python(programs, plan.python):
+    for program in sorted(programs, key=lambda program: program.name):
         plan.add_generated(f"{_PREFIX}/bin/{program.name}", program.launcher(_PYTHON), mode=0o755)
     plan.add_generated(f"{plan.library}/{dist_info}/INSTALLER", b"pip\n")
     plan.add_generated(f"{plan.library}/{dist_info}/REQUESTED", b"")
@@ -151,7 +157,9 @@ class _Plan(Struct, kw_only=True):
             rows.append(
                 (path, *(_sums(self.changed[path]) if path in self.changed else stated[:2]))
             )
-        rows.extend((path, *_sums(content)) for path, content in self.generated)
+        # Of programs that share a name, each has a row, and all say what the last one is.
+        last = dict(self.generated)
+        rows.extend((path, *_sums(last[path])) for path, _ in self.generated)
         rows.extend((path, "", "") for path in moved.values())
         stream = io.StringIO(newline="")
         kept = (row for row in rows if row[0].startswith("../") or not pruned(row[0]))
@@ -233,12 +241,14 @@ def _check_wheel_file(wheel: WheelZip, plan: _Plan, dist_info: str) -> None:
         raise wheel.error(f"is of wheel version {version}, and we know version 1")
 
 
-def _programs(wheel: WheelZip, plan: _Plan, dist_info: str) -> tuple[EntryPoint, ...]:
-    name = f"{dist_info}/entry_points.txt"
-    try:
-        return entrypoints.parse(plan.text(name) or "")
-    except ValueError as error:
-        raise wheel.error(f"cannot be read: {error}", name) from None
+def _told(wheel: str, refused: Sequence[str]) -> str:
+    named = ", ".join(ascii(line[:_LINE]) for line in refused[:_NAMED])
+    more = len(refused) - _NAMED
+    rest = f" and {counted(more, 'other')}" if more > 0 else ""
+    return (
+        f"{wheel}: no program is made of {named}{rest} in its entry_points.txt, which pip refuses "
+        "to install"
+    )
 
 
 def _rows(wheel: WheelZip, name: str, text: str) -> list[list[str]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import Protocol
@@ -61,12 +61,20 @@ class Interpreter(Protocol):
         """
 
 
+def _unheard(line: str) -> None:
+    """Tell nobody."""
+
+
 class Materials(Struct, frozen=True, kw_only=True):
-    """What a recipe is cooked from: files by their sha256, an interpreter, a scratch folder."""
+    """What a recipe is cooked from: files by their sha256, an interpreter, a scratch folder.
+
+    ``say`` is told, in a line, what a recipe finds odd and goes on with.
+    """
 
     files: Mapping[Digest, Path]
     scratch: Path
     interpreter: Interpreter | None = None
+    say: Callable[[str], None] = _unheard
 
 
 class Recipe(Protocol):

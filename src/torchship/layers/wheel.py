@@ -79,7 +79,7 @@ class WheelsRecipe(Struct, frozen=True, kw_only=True):
             for pin in self._sorted:
                 wheel = WheelZip(materials.files[pin.digest], pin.filename)
                 stack.enter_context(wheel)
-                for placed in place(wheel, self.python, pruned):
+                for placed in place(wheel, self.python, pruned, materials.say):
                     files.pop(placed.path, None)
                     files[placed.path] = (wheel, placed)
             for wheel, placed in files.values():
