@@ -18,6 +18,7 @@ from msgspec.structs import replace
 from torchship import pipeline
 from torchship.digest import Descriptor
 from torchship.display import display
+from torchship.engines.native import Native
 from torchship.errors import DataUnavailable, FetchError, ResolveError, TorchshipError
 from torchship.oci.store import Store
 from torchship.platform import Platform
@@ -45,11 +46,13 @@ def main() -> int:
             name, image = build(synthetic(), store, progress)
             train = (*TRAIN, "--data", "digits")
         progress.say(f"{name} is {image.digest}")
-        progress.say(f"$ torchship run --engine native {name} -- {' '.join(train)}")
+        missing = Native(store).missing()
+        if missing is not None:
+            progress.say(f"the native engine cannot run here ({missing}): taking what can")
+        run = ("run", "--engine", "native" if missing is None else "auto", name, "--", *train)
+        progress.say(f"$ torchship {' '.join(run)}")
     torchship = Path(sys.executable).with_name("torchship")
-    return subprocess.run(
-        [torchship, "run", "--engine", "native", name, "--", *train], check=False
-    ).returncode
+    return subprocess.run([torchship, *run], check=False).returncode
 
 
 def build(folder: Path, store: Store, progress: Progress) -> tuple[str, Descriptor]:
