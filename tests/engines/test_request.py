@@ -13,6 +13,12 @@ def test_a_mount_is_source_target_and_mode(tmp_path, mode, read_only):
     assert found == Mount(source=tmp_path, target="/data", read_only=read_only)
 
 
+def test_a_name_that_begins_like_the_kernels_is_another(tmp_path):
+    """Only what is below /proc and /sys, and /dev itself, is the kernel's."""
+    for target in ("/procs", "/data/sys", "/dev/data", "/dev\n"):
+        assert Mount.parse(f"{tmp_path}:{target}").target == target
+
+
 def test_a_relative_source_starts_at_the_working_directory(tmp_path, monkeypatch):
     """Docker takes it for the name of a volume, which torchship has none of."""
     (tmp_path / "data").mkdir()

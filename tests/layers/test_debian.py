@@ -84,6 +84,7 @@ def test_documentation_stays_out_and_licences_stay_in(cook, debs, member_of):
             member_of("./usr/share/doc/a/", type=DIR),
             member_of("./usr/share/doc/a/changelog.gz", b"c"),
             member_of("./usr/share/doc/a/copyright", b"GPL"),
+            member_of("./usr/share/doc/a/copyright\n", b"c"),
             member_of("./usr/share/doc/b", type=LINK, target="a"),
             member_of("./usr/share/man/man1/a.1.gz", b"m"),
             member_of("./usr/share/locale/de/a.mo", b"l"),

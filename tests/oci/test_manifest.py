@@ -95,6 +95,8 @@ def test_schema_2_of_docker_is_read():
         ({**MANIFEST, "layers": [{**BLOB, "digest": "sha256:xyz"}]}, ""),
         ({**MANIFEST, "layers": [{**BLOB, "digest": "md5:" + "a" * 32}]}, ""),
         ({**MANIFEST, "layers": [{**BLOB, "digest": "sha256:../../../etc/passwd"}]}, ""),
+        ({**MANIFEST, "layers": [{**BLOB, "mediaType": "a/b\n"}]}, ""),
+        ({**MANIFEST, "layers": [{**BLOB, "mediaType": "\uff41/b"}]}, ""),
         ({**MANIFEST, "manifests": [BLOB]}, OCI_MANIFEST),
         ({**MANIFEST, "manifests": [BLOB]}, OCI_INDEX),
         ({**MANIFEST, "mediaType": OCI_INDEX}, OCI_MANIFEST),

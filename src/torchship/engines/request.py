@@ -42,7 +42,7 @@ class Mount(Struct, frozen=True, kw_only=True):
         if ".." in target.split("/") or target.strip("/") == "":
             raise UsageError(f"mount {text!r}: {target} is no place for a mount")
         place = posixpath.normpath(target)
-        if re.match(r"/+(?:proc|sys)(?:/|$)|/+dev$", place):
+        if re.fullmatch(r"/+(?:proc|sys)(?:/.*)?|/+dev", place, re.DOTALL):
             raise UsageError(
                 f"mount {text!r}: {place} is the kernel's in a container",
                 hint="name another place, such as /data",

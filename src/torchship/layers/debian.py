@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 _LEFT_OUT = re.compile(
     # Documentation (the licences stay), manual pages, translations, notes to Debian's tools.
     # A folder's path ends with a slash here.
-    r"usr/share/doc/[^/]+/(?!copyright$)."
+    r"usr/share/doc/[^/]+/(?!copyright\Z)."
     r"|usr/share/(bug|doc-base|groff|gtk-doc|help|info|linda|lintian|locale|man|menu|omf)/"
     r"|var/cache/man/"
 )

@@ -29,9 +29,8 @@ DERIVED_LAYERS = "dev.torchship.layers"
 
 _Size = Annotated[int, msgspec.Meta(ge=0, le=(1 << 63) - 1)]
 _SchemaVersion = Annotated[int, msgspec.Meta(ge=2, le=2)]
-_MediaType = Annotated[
-    str, msgspec.Meta(pattern=r"^[A-Za-z0-9][\w!#$&^.+-]{0,126}/[A-Za-z0-9][\w!#$&^.+-]{0,126}$")
-]
+_NAME = r"[A-Za-z0-9][A-Za-z0-9!#$&^_.+-]{0,126}"  # RFC 6838, section 4.2
+_MediaType = Annotated[str, msgspec.Meta(pattern=rf"^{_NAME}/{_NAME}\Z")]
 
 _Document = TypeVar("_Document")
 
