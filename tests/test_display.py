@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import os
 import pty
+import re
 import subprocess
 import sys
 
 from torchship.display import Aside, display
+
+HOSTILE = "what \x1b[31mred\x9b2J\u202e\nreproduced\r"
+HARMLESS = "what \ufffd[31mred\ufffd2J\ufffd reproduced\ufffd"
 
 SHOW = """
 import time
@@ -31,8 +35,13 @@ with display() as shown:
     shown.say("beside :x: the bar" + "-" * 200 + "end")
     time.sleep(0.2)
     Aside().say("a damaged blob" + "-" * 200 + "end")
+    HOSTILE = "what \\x1b[31mred\\x9b2J\\u202e\\nreproduced\\r"
+    shown.say(HOSTILE)
+    Aside().say(HOSTILE)
+    shown.task(HOSTILE, 100); time.sleep(0.2)
     task.advance(50)
     task.finish()
+Aside().say(HOSTILE)
 Aside().say("after the bar")
 print("the answer")
 """
@@ -57,6 +66,14 @@ def test_what_is_said_aside_is_a_line_too(capsys):
     task.finish()
     Aside().say("a damaged blob")
     assert capsys.readouterr().err == "a damaged blob\n"
+
+
+def test_what_strangers_say_is_one_line(capsys):
+    """Whoever has a word in a line can neither begin another one nor steer the terminal."""
+    with display() as shown:
+        shown.say(HOSTILE)
+        Aside().say("  indented\tas\r\nours")
+    assert capsys.readouterr().err == f"{HARMLESS}\n  indented as ours\n"
 
 
 def test_slow_work_tells_its_size_and_time(capsys, monkeypatch):
@@ -92,5 +109,9 @@ def test_a_live_display_on_a_terminal():
     assert "beside :x: the bar" + "-" * 200 + "end" in text  # copied whole, as it was said
     # from elsewhere, too: on a line that the bar has left
     assert "\r\x1b[2Ka damaged blob" + "-" * 200 + "end\r\n" in text
+    # what strangers say, before and after the bar, is one line of text and nothing else
+    assert text.count(HARMLESS + "\r\n") == 3
+    assert HARMLESS in text.replace(HARMLESS + "\r\n", "")  # the bar of such a label
+    assert not re.search("\x1b\\[31mred|\x9b|\u202e|\nreproduced", text)
     assert text.endswith("after the bar\r\n")
     assert "\x1b[?25h" in text  # the cursor is shown again

@@ -23,6 +23,14 @@ def clean(text: str, *, keep: str = "") -> str:
     )
 
 
+def one_line(text: str) -> str:
+    """Make one line of a text, which may be a stranger's, or hold what a program explained.
+
+    So nobody can print a second line that looks like one of ours.
+    """
+    return clean(text.replace("\r\n", " ").replace("\n", " ").replace("\t", " "))
+
+
 class Display(Progress, Protocol):
     """A progress sink that has to be opened and closed."""
 
@@ -89,8 +97,7 @@ class _Lines:
         return _LineTask(self, label, total)
 
     def say(self, line: str) -> None:
-        sys.stderr.write(line + "\n")
-        sys.stderr.flush()
+        _write(line)
 
 
 class _LiveTask:
@@ -151,13 +158,19 @@ class _Live:
                     transient=True,
                 )
                 self._progress.start()
-        return _LiveTask(self._progress, self._progress.add_task(escape(label), total=total))
+        return _LiveTask(
+            self._progress, self._progress.add_task(escape(one_line(label)), total=total)
+        )
 
     def say(self, line: str) -> None:
         if self._progress is not None:
             self._progress.console.print(
-                line, markup=False, highlight=False, emoji=False, soft_wrap=True
+                one_line(line), markup=False, highlight=False, emoji=False, soft_wrap=True
             )
         else:
-            sys.stderr.write(line + "\n")
-            sys.stderr.flush()
+            _write(line)
+
+
+def _write(line: str) -> None:
+    sys.stderr.write(one_line(line) + "\n")
+    sys.stderr.flush()

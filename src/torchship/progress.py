@@ -23,10 +23,14 @@ class Progress(Protocol):
     """Where work reports."""
 
     def task(self, label: str, total: int | None = None) -> Task:
-        """Begin a piece of work; ``total`` in bytes where it is known."""
+        """Begin a piece of work; ``total`` in bytes where it is known.
+
+        What a terminal would obey in the label is not shown, nor in what is said: both may be
+        a stranger's words.
+        """
 
     def say(self, line: str) -> None:
-        """Tell the user one line: what was found, what was decided."""
+        """Tell the user one line: what was found, what was decided. It stays one line."""
 
 
 class _SilentTask:

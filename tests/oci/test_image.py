@@ -206,6 +206,15 @@ def test_what_is_no_image_is_refused(store):
         read_image(store, store.put(b"x", "text/plain"), AMD64)
 
 
+def test_an_artifact_is_told_as_one_and_its_type_is_quoted(store, image):
+    """The type is a stranger's text, whatever it holds."""
+    config = store.put(b"{}", mediatypes.OCI_EMPTY).as_json()
+    descriptor = change(store, image(), config=config, artifactType="a\x1b[2J\nreproduced")
+    with pytest.raises(ManifestError, match="an artifact of type") as caught:
+        read_image(store, descriptor, AMD64)
+    assert caught.value.message.isprintable()
+
+
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text(max_size=5),
     lambda inner: (

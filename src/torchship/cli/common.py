@@ -159,7 +159,15 @@ def unusable(error: OSError) -> TorchshipError:
 
 
 def complain(error: TorchshipError) -> None:
-    """Tell what is wrong, and what to do next; lines of uv's and apt's explanations stay lines."""
-    click.echo(f"torchship: {clean(error.message, keep=_LINES)}", err=True)
+    """Tell what is wrong, and what to do next."""
+    click.echo(f"torchship: {explained(error.message)}", err=True)
     if error.hint:
-        click.echo(f"  {clean(error.hint, keep=_LINES)}", err=True)
+        click.echo(f"  {explained(error.hint)}", err=True)
+
+
+def explained(text: str) -> str:
+    """Leave an error's text to the terminal: lines of uv's and apt's explanations stay lines.
+
+    All but the first are indented, so that a stranger's words in it begin no line.
+    """
+    return clean(text, keep=_LINES).replace("\n", "\n  ")

@@ -20,6 +20,7 @@ from torchship.cli.common import (
     choice,
     complain,
     example,
+    explained,
     open_store,
 )
 from torchship.cli.quoted import quoted
@@ -224,9 +225,9 @@ def reproduce(
         if as_json:
             click.echo(json.dumps(document(failed), indent=2))
         else:
-            click.echo(clean(f"{failed.wording}: {error}", keep="\n"))
+            click.echo(explained(f"{failed.wording}: {error}"))
         if isinstance(error, TorchshipError) and error.hint:
-            click.echo(f"  {clean(error.hint)}", err=True)
+            click.echo(f"  {explained(error.hint)}", err=True)
         sys.exit(failed.exit_code)
 
     verdict = judged(author, made)

@@ -14,6 +14,7 @@ from msgspec.structs import replace
 
 from torchship.cli.common import complain, example, run_directory, unusable
 from torchship.cli.target import Options, prepare, run_options
+from torchship.display import clean
 from torchship.errors import MetricsError, TorchshipError, UsageError
 
 if TYPE_CHECKING:
@@ -114,9 +115,10 @@ def run(
 def _tell(outcome: Outcome) -> None:
     """Tell what a run measured, and how it ended where that was not its own doing."""
     for metric, value in outcome.metrics.items():
-        click.echo(f"{metric}: {value:g}", err=True)
+        click.echo(f"{clean(metric)}: {value:g}", err=True)
     for metric in outcome.diverged:
-        click.echo(f"{metric}: not a number, or infinite: nothing compares with that", err=True)
+        told = f"{clean(metric)}: not a number, or infinite: nothing compares with that"
+        click.echo(told, err=True)
     if outcome.unrecorded is not None:
         complain(outcome.unrecorded)
     # As shells have it, 128 + N is the end by signal N; these two say it by themselves.

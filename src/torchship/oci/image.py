@@ -181,8 +181,8 @@ def read_one(source: Source, descriptor: Descriptor) -> Image:
     config = manifest.config.checked(f"{where}: config")
     if config.media_type not in mediatypes.CONFIGS:
         raise ManifestError(
-            f"{where} is an artifact of type {manifest.artifact_type or config.media_type}, "
-            "which is no image"
+            f"{where} is no image, but an artifact of type "
+            f"{(manifest.artifact_type or config.media_type)[:200]!r}"
         )
     raw_config = source.read(config, CONFIG_LIMIT)
     document = decode(raw_config, ConfigObject, f"config {config.digest}")
