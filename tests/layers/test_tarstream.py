@@ -2,10 +2,12 @@
 
 import io
 import tarfile
+import time
 
 import pytest
 
 from torchship.errors import HostileInput
+from torchship.layers import tarstream
 from torchship.layers.tarstream import BLOCK, members
 
 
@@ -114,3 +116,74 @@ def test_an_archive_that_is_cut_short_is_no_smaller_archive(size):
     """An archive ends with a record of zeros, or it is refused."""
     with pytest.raises(HostileInput, match="too early"):
         read(archive_of(entry("a", size=512))[:size])
+
+
+def extension(payload, kind=b"x"):
+    """Return an extended header of that payload, alone."""
+    header = bytearray(archive_of(entry("x", size=len(payload)))[:BLOCK])
+    header[156:157] = kind
+    header[148:156] = b"%06o\0 " % (sum(header) - sum(header[148:156]) + 8 * 32)
+    return bytes(header) + payload + bytes(-len(payload) % BLOCK)
+
+
+def test_a_header_of_many_records_is_read_in_one_pass():
+    """A pax header as long as any may be, of the shortest records, takes no second."""
+    payload = b"6 a=b\n" * ((1 << 20) // 6 - 4) + b"12 path=new\n"
+    before = time.process_time()
+    (member,) = read(extension(payload) + archive_of(entry("old")))
+    assert member.path == b"new"
+    assert time.process_time() - before < 2
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [
+        b"5 a=b\n",
+        b"7 a=b\n",
+        b"0 a=b\n",
+        b"6  a=b\n",
+        b"-6 a=b\n",
+        b"6 abc\n",
+        b"a=b\n",
+        b"=\n",
+        b"6 a=bc6 a=b\n",
+        b"99999999999 a=b\n",
+        b"6 a=b\n6 a=b",
+    ],
+)
+def test_a_damaged_pax_header_is_refused(payload):
+    """Each record's length must be its own, and leads to a newline."""
+    with pytest.raises(HostileInput, match="damaged pax header"):
+        read(extension(payload) + archive_of(entry("a")))
+
+
+def test_a_member_has_few_extended_headers():
+    """One of each kind is usual; a row of hundreds is there to keep its reader busy."""
+    usual = (
+        extension(b"comment", b"g")
+        + extension(b"9 uid=77\n")
+        + extension(b"long\0", b"L")
+        + extension(b"to\0", b"K")
+    )
+    first, second = read(
+        2 * (usual + archive_of(entry("a", type=tarfile.SYMTYPE))[:BLOCK]) + bytes(BLOCK)
+    )
+    assert (first.path, first.uid, first.link) == (b"long", 77, b"to")
+    assert first == second
+    for kind in (b"x", b"g", b"L", b"K"):
+        with pytest.raises(HostileInput, match="belong to no member"):
+            read(extension(b"", kind) * 9 + archive_of(entry("a")))
+
+
+def test_extended_headers_have_a_limit_in_sum(monkeypatch):
+    """They count among an archive's headers, and what they hold counts, too."""
+    pair = extension(b"9 uid=77\n") + archive_of(entry("a"))[:BLOCK]
+    data = pair * 10 + bytes(BLOCK)
+    assert len(read(data)) == 10
+    monkeypatch.setattr(tarstream, "_MAX_EXTENDED_SUM", 89)
+    with pytest.raises(HostileInput, match="more than 89 bytes"):
+        read(data)
+    monkeypatch.undo()
+    monkeypatch.setattr(tarstream, "_MAX_HEADERS", 20)
+    with pytest.raises(HostileInput, match="more than 20 headers"):
+        read(data)

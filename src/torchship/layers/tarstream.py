@@ -26,6 +26,12 @@ _OLD_REGULAR, _CONTIGUOUS = b"\0", b"7"
 _EXTENDED, _SOLARIS_EXTENDED, _GLOBAL = b"x", b"X", b"g"
 _LONG_NAME, _LONG_LINK, _SPARSE = b"L", b"K", b"S"  # GNU tar
 _MAX_EXTENDED = 1 << 20  # bytes of a pax header or long name: real ones hold a path
+_MAX_EXTENDED_SUM = 512 << 20  # bytes of all of them: 256 for each of two million members
+_MAX_IN_A_ROW = 8  # before one member: a writer needs one of each kind
+_MAX_HEADERS = 4_000_000  # with extended ones, which an archive may have for each member
+_KEYWORDS = frozenset((b"path", b"linkpath", b"size", b"uid", b"gid"))
+_SPARSE_KEYWORDS = b"GNU.sparse"
+_DIGITS, _NEWLINE = 7, ord("\n")
 # name, mode, uid, gid, size, (mtime), chksum, typeflag, linkname, magic, (version, uname,
 # gname), devmajor, devminor, prefix
 _HEADER = struct.Struct("100s8s8s8s12s12x8sc100s6s66x8s8s155s12x")
@@ -58,24 +64,53 @@ def members(source: Source) -> Iterator[Member]:
 
     Raises `HostileInput` for a header that is damaged or that this reader does not know.
     """
-    extended: dict[str, bytes] = {}
-    while True:
+    extensions = _Extensions(source)
+    for _ in range(_MAX_HEADERS):
         header = _exactly(source, BLOCK)
         if not header.strip(b"\0"):
             return
         member = _parse(header)
-        if member.kind in (_EXTENDED, _SOLARIS_EXTENDED):
-            extended.update(_records(_payload(source, member.size)))
-        elif member.kind == _GLOBAL:
-            _payload(source, member.size)  # comments, such as git's commit
-        elif member.kind == _LONG_NAME:
-            extended["path"] = _payload(source, member.size).rstrip(b"\0")
-        elif member.kind == _LONG_LINK:
-            extended["linkpath"] = _payload(source, member.size).rstrip(b"\0")
-        else:
-            _complete(member, extended)
+        if not extensions.take(member):
+            _complete(member, extensions.found)
             yield member
-            extended = {}
+            extensions.found = {}
+            extensions.row = 0
+    raise HostileInput(f"its tar archive has more than {_MAX_HEADERS} headers")
+
+
+class _Extensions:
+    """What extended headers say of the member that comes next, and how many bytes they all have."""
+
+    def __init__(self, source: Source) -> None:
+        self._source = source
+        self._bytes = 0
+        self.row = 0
+        self.found: dict[str, bytes] = {}
+
+    def take(self, member: Member) -> bool:
+        """Read an extended header to its end; False where it is none."""
+        if member.kind in (_EXTENDED, _SOLARIS_EXTENDED):
+            self.found.update(_records(self._payload(member.size)))
+        elif member.kind == _GLOBAL:
+            self._payload(member.size)  # comments, such as git's commit
+        elif member.kind == _LONG_NAME:
+            self.found["path"] = self._payload(member.size).rstrip(b"\0")
+        elif member.kind == _LONG_LINK:
+            self.found["linkpath"] = self._payload(member.size).rstrip(b"\0")
+        else:
+            return False
+        return True
+
+    def _payload(self, size: int) -> bytes:
+        self.row += 1
+        self._bytes += size
+        if size > _MAX_EXTENDED:
+            raise HostileInput(f"its tar archive has an extended header of {size} bytes")
+        if self.row > _MAX_IN_A_ROW:
+            raise HostileInput("its tar archive has extended headers that belong to no member")
+        if self._bytes > _MAX_EXTENDED_SUM:
+            raise HostileInput(f"its extended headers have more than {_MAX_EXTENDED_SUM} bytes")
+        return _exactly(self._source, size + -size % BLOCK)[:size]
 
 
 def _parse(header: bytes) -> Member:
@@ -139,24 +174,24 @@ def _complete(member: Member, extended: dict[str, bytes]) -> None:
         member.size = 0
 
 
-def _payload(source: Source, size: int) -> bytes:
-    if size > _MAX_EXTENDED:
-        raise HostileInput(f"its tar archive has an extended header of {size} bytes")
-    return _exactly(source, size + -size % BLOCK)[:size]
-
-
 def _records(payload: bytes) -> dict[str, bytes]:
-    """Read pax records: a length that counts all of it, KEYWORD=VALUE, and a newline."""
+    """Read pax records: a length that counts all of it, KEYWORD=VALUE, and a newline.
+
+    What says nothing of a member that matters here is checked, and left out.
+    """
     found: dict[str, bytes] = {}
-    while payload:
-        digits, space, _ = payload.partition(b" ")
-        length = int(digits) if digits.isdigit() and len(digits) < 8 else 0
-        record = payload[len(digits) + 1 : length]
-        keyword, equals, value = record.partition(b"=")
-        if not space or not equals or not value.endswith(b"\n") or length > len(payload):
+    at = 0
+    while at < len(payload):
+        space = payload.find(b" ", at, at + _DIGITS + 1)
+        digits = payload[at:space] if space >= 0 else b""
+        end = at + int(digits) if digits.isdigit() else at
+        equals = payload.find(b"=", space, end)
+        if equals < 0 or end > len(payload) or payload[end - 1] != _NEWLINE:
             raise HostileInput("its tar archive has a damaged pax header")
-        found[keyword.decode("utf-8", "replace")] = value[:-1]
-        payload = payload[length:]
+        keyword = payload[space + 1 : equals]
+        if keyword in _KEYWORDS or keyword.startswith(_SPARSE_KEYWORDS):
+            found[keyword.decode("utf-8", "replace")] = payload[equals + 1 : end - 1]
+        at = end
     return found
 
 
