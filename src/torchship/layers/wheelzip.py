@@ -165,7 +165,9 @@ class WheelZip:
         name = record.name
         is_directory = name.endswith("/")
         kind = stat.S_IFMT(record.mode)
-        if kind not in (0, stat.S_IFDIR if is_directory else stat.S_IFREG):
+        # Some builders give a directory a file's mode: the slash at its end says what it is.
+        allowed = (0, stat.S_IFREG, stat.S_IFDIR) if is_directory else (0, stat.S_IFREG)
+        if kind not in allowed:
             what = "a symlink" if kind == stat.S_IFLNK else "neither a file nor a directory"
             raise self.error(f"is {what}: wheels hold files", name)
         if record.flags & _ENCRYPTED:
