@@ -382,8 +382,12 @@ def test_a_stale_lock_is_told_and_mended(machine):
     assert (project / "torchship.lock").read_bytes() == before
     assert "requirements.txt changed" in machine.torchship("build", project).err
     assert "leaf-1.0-py3" in (project / "torchship.lock").read_text()
-    assert machine.torchship("lock", "--upgrade", project).status == 0
+    answer = machine.torchship("lock", "--upgrade", project)
+    assert answer.status == 0
+    assert "linux/amd64: leaf 1.0 -> 2.0\n" in answer.err
     assert "leaf-2.0-py3" in (project / "torchship.lock").read_text()
+    again = machine.torchship("lock", "--upgrade", project).err
+    assert "->" not in again and "added" not in again, "nothing changed"
 
 
 DAMAGES = {

@@ -74,6 +74,8 @@ def lock(
         resolve_image=partial(resolve_image, store=store, progress=progress),
     )
     lockfile.save(found, path)
+    for line in lockfile.changes(previous, found) if previous is not None else ():
+        progress.say(line)
     return found
 
 

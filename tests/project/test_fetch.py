@@ -14,12 +14,13 @@ import time
 from pathlib import Path
 
 import pytest
+from tests.project.fetching import fetch
 from tests.project.server import Handler, send, serve, status
 
 from torchship.digest import Digest
 from torchship.errors import FetchError, StoreError, UsageError
 from torchship.progress import SILENT
-from torchship.project.fetch import Wanted, attempt, exists, fetch, length
+from torchship.project.fetch import Wanted, attempt, exists, length
 from torchship.project.mirrors import Mirrors
 
 __all__ = ["serve"]
@@ -420,12 +421,12 @@ def test_a_full_disk_is_told_with_path_and_size(serve, tmp_path: Path) -> None:
         from torchship.digest import Digest
         from torchship.errors import StoreError
         from torchship.progress import SILENT
-        from torchship.project.fetch import Wanted, fetch
+        from torchship.project.fetch import Wanted, attempt
         from torchship.project.mirrors import Mirrors
         one = Wanted(filename="a.whl", digest=Digest("{Digest.of(data).hex}"), size={len(data)},
                      sources=("{server.url}/a",))
         try:
-            fetch([one], downloads=Path({str(small)!r}), mirrors=Mirrors(()), progress=SILENT)
+            attempt([one], downloads=Path({str(small)!r}), mirrors=Mirrors(()), progress=SILENT)
         except StoreError as error:
             print(error.message, sum(p.stat().st_size for p in Path({str(small)!r}).rglob("*")))
     """
@@ -456,9 +457,9 @@ def _fetching(tmp_path: Path, data: bytes, url: str) -> subprocess.Popen[bytes]:
         from pathlib import Path
         from torchship.digest import Digest
         from torchship.progress import SILENT
-        from torchship.project.fetch import Wanted, fetch
+        from torchship.project.fetch import Wanted, attempt
         from torchship.project.mirrors import Mirrors
-        fetch(
+        attempt(
             [Wanted(filename="a", digest=Digest("{Digest.of(data).hex}"), size={len(data)},
                     sources=("{url}/a",))],
             downloads=Path({str(tmp_path)!r}), mirrors=Mirrors(()), progress=SILENT,

@@ -359,4 +359,10 @@ def test_changes_are_said_in_words():
         "linux/amd64: c 1.0 added",
     )
     assert changes(old, old) == ()
-    assert "linux/amd64: bash 1.0-1 added" in changes(None, old)
+
+
+def test_a_platform_that_comes_or_goes_is_one_line():
+    """Its pins are all new, or all gone: nobody wants to read them."""
+    one, both = made(entry(AMD64, wheel("a"))), made(entry(AMD64, wheel("a")), entry(ARM64))
+    assert changes(one, both) == ("linux/arm64 added",)
+    assert changes(both, one) == ("linux/arm64 removed",)

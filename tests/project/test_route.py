@@ -9,12 +9,13 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from tests.project.fetching import fetch
 from tests.project.server import send, serve
 
 from torchship.digest import Digest
 from torchship.errors import FetchError
 from torchship.progress import SILENT
-from torchship.project.fetch import Wanted, exists, fetch, length
+from torchship.project.fetch import Wanted, exists, length
 from torchship.project.mirrors import Mirrors
 from torchship.project.route import Route
 

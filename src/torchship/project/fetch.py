@@ -37,7 +37,7 @@ from torchship.project.mirrors import Mirrors
 from torchship.project.part import Cancelled, Part, SourceFailed, local_path, regular
 from torchship.project.route import Route, Routes, plain
 
-__all__ = ["Failure", "Outcome", "Wanted", "attempt", "exists", "fetch", "length", "local", "told"]
+__all__ = ["Failure", "Outcome", "Wanted", "attempt", "exists", "length", "local", "told"]
 
 if TYPE_CHECKING:
     import ssl
@@ -58,25 +58,6 @@ class Outcome(Struct, frozen=True, kw_only=True):
     failures: Mapping[Digest, tuple[Failure, ...]]
 
 
-def fetch(
-    wanted: Collection[Wanted], *, downloads: Path, mirrors: Mirrors, progress: Progress
-) -> Mapping[Digest, Path]:
-    """Return a verified local file for each digest that is wanted.
-
-    Raises one `FetchError` that lists every file that could not be had and what was tried;
-    `StoreError` where ``downloads`` is full or cannot be written.
-    """
-    outcome = attempt(wanted, downloads=downloads, mirrors=mirrors, progress=progress)
-    if outcome.failures:
-        names = {one.digest: one.filename for one in wanted}
-        raise FetchError(
-            told({names[digest]: failed for digest, failed in outcome.failures.items()}),
-            hint="check the network, or name local folders that hold the files in "
-            "TORCHSHIP_MIRRORS; what was downloaded is kept",
-        )
-    return outcome.files
-
-
 def attempt(
     wanted: Collection[Wanted],
     *,
@@ -84,7 +65,10 @@ def attempt(
     mirrors: Mirrors,
     progress: Progress,
 ) -> Outcome:
-    """Fetch what can be had, as `fetch` does, and say of the rest what was tried."""
+    """Return a verified local file for each digest that can be had, and why the others cannot.
+
+    Raises `StoreError` where ``downloads`` is full or cannot be written.
+    """
     each = {one.digest: one for one in wanted}
     client = _Client()
     fetcher = Fetcher(Downloads(downloads), mirrors, progress, client.download)

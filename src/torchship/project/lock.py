@@ -146,34 +146,37 @@ def save(lock: Lock, path: Path) -> None:
     lockfile.write(lock, path)
 
 
-def changes(old: Lock | None, new: Lock) -> tuple[str, ...]:
-    """Say in lines what a new lock changes: ``linux/amd64: numpy 2.0.0 -> 2.1.0``."""
+def changes(old: Lock, new: Lock) -> tuple[str, ...]:
+    """Say in lines what a new lock changes: ``linux/amd64: numpy 2.0.0 -> 2.1.0``.
+
+    A platform, or a variant of one, that only one of them is for is one line.
+    """
     before, after = _versions(old), _versions(new)
     lines = []
-    for key in sorted(before.keys() | after.keys()):
-        was, now = before.get(key), after.get(key)
-        where, name = key
-        if was is None:
-            lines.append(f"{where}: {name} {now} added")
-        elif now is None:
-            lines.append(f"{where}: {name} {was} removed")
-        elif was != now:
-            lines.append(f"{where}: {name} {was} -> {now}")
+    for where in sorted(before.keys() | after.keys()):
+        if where not in before or where not in after:
+            lines.append(f"{where} {'added' if where in after else 'removed'}")
+            continue
+        held, taken = before[where], after[where]
+        for name in sorted(held.keys() | taken.keys()):
+            was, now = held.get(name), taken.get(name)
+            if was is None:
+                lines.append(f"{where}: {name} {now} added")
+            elif now is None:
+                lines.append(f"{where}: {name} {was} removed")
+            elif was != now:
+                lines.append(f"{where}: {name} {was} -> {now}")
     return tuple(lines)
 
 
-def _versions(lock: Lock | None) -> Mapping[tuple[str, str], str]:
-    """Return (where, what) -> version for everything that a lock pins."""
-    found: dict[tuple[str, str], str] = {}
-    for entry in lock.platforms if lock else ():
-        where = str(entry.platform)
+def _versions(lock: Lock) -> Mapping[str, Mapping[str, str]]:
+    """Return the version of everything that a lock pins, by where it is and by name."""
+    found: dict[str, dict[str, str]] = {"data": {pin.path: pin.digest.short for pin in lock.data}}
+    for entry in lock.platforms:
+        below = found.setdefault(str(entry.platform), {})
         if entry.base.digest:
-            found[where, entry.base.reference] = entry.base.digest.short
-        for package in entry.base.packages:
-            found[where, package.name] = package.version
-        of_variant = f"{where} {entry.variant}".strip()
-        for wheel in entry.wheels:
-            found[of_variant, wheel.name] = wheel.version
-    for data in lock.data if lock else ():
-        found["data", data.path] = data.digest.short
+            below[entry.base.reference] = entry.base.digest.short
+        below.update((pin.name, pin.version) for pin in entry.base.packages)
+        wheels = found.setdefault(f"{entry.platform} {entry.variant}".strip(), {})
+        wheels.update((pin.name, pin.version) for pin in entry.wheels)
     return found
