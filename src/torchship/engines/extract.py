@@ -70,7 +70,7 @@ class Folder:
         parent, name = parts[:-1], parts[-1]
         if name.startswith(_WHITEOUT):
             self._white_out(parent, name)
-            _drop(source, member.size)
+            source.skip(member.size + -member.size % BLOCK)
         elif member.kind == tarstream.DIRECTORY:
             self._make_folder(parts)
             self._modes[parts] = member.mode
@@ -143,7 +143,7 @@ class Folder:
             os.fchmod(descriptor, member.mode & 0o777)
         finally:
             os.close(descriptor)
-        _drop(source, -member.size % BLOCK, padded=False)
+        source.skip(-member.size % BLOCK)
 
     def _link(self, parent: Parts, name: bytes, member: Member) -> None:
         target = _parts(member.link)
@@ -222,12 +222,6 @@ def _parts(path: bytes) -> Parts:
     if b".." in parts or b"\0" in path:
         raise LayerError(f"{_text(path)} would leave the layer's folder")
     return parts
-
-
-def _drop(source: Uncompressed, size: int, *, padded: bool = True) -> None:
-    """Read over bytes that nobody wants, and the padding after them."""
-    for _ in source.pieces(size + (-size % BLOCK if padded else 0)):
-        pass
 
 
 def _text(path: bytes) -> str:

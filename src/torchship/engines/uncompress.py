@@ -61,6 +61,11 @@ class Uncompressed:
             size -= len(piece)
             yield piece
 
+    def skip(self, size: int) -> None:
+        """Read over ``size`` bytes, or fewer where the stream ends."""
+        for _ in self.pieces(size):
+            pass
+
     def digest(self) -> Digest:
         """Read to the end and return the digest of everything: the diff_id."""
         while self._next():

@@ -169,7 +169,7 @@ class _Scan:
                 left = self._keep(path, member, source)
             elif member.kind == HARDLINK and path.endswith(_METADATA):
                 self.links[path] = _normal(member.link)
-        _skip(source, left + -member.size % BLOCK)
+        source.skip(left + -member.size % BLOCK)
 
     def hides(self, path: str) -> bool:
         """Tell whether a path of the layers below is no longer there."""
@@ -215,11 +215,6 @@ def _normal(path: bytes) -> str:
     if ".." in parts:
         raise LayerError(f"the path {'/'.join(parts)!r} leads upwards", hint=_DOUBT)
     return "/".join(parts)
-
-
-def _skip(source: Uncompressed, size: int) -> None:
-    for _ in source.pieces(size):
-        pass
 
 
 def _read(layer: Layer, blob: BinaryIO, scan: _Scan) -> None:
