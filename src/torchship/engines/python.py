@@ -30,6 +30,7 @@ from torchship.layers.bytecode import WITHOUT
 from torchship.layers.layer import Interpreter, Layer
 from torchship.oci.store import Store
 from torchship.platform import Platform
+from torchship.project.project import minor
 
 _CLEAN = {"LC_ALL": "C.UTF-8", "PATH": "/usr/local/bin:/usr/bin:/bin", "PYTHONHASHSEED": "0"}
 _TOLD = 2000  # characters of what a failed script printed that its error repeats
@@ -100,7 +101,7 @@ class LoadedPython(Struct, frozen=True, kw_only=True):
         if not loaders:
             raise EngineError(f"the base at {self.root} has no dynamic loader")
         libraries = usr / "lib" / self.platform.triplet
-        program = usr / "bin" / f"python{_minor(self.version)}"
+        program = usr / "bin" / f"python{minor(self.version)}"
         # -E and -I would ignore PYTHONHOME, without which it takes the host's library for its
         # own, and PYTHONSAFEPATH, which Python 3.11 has; -P is an error before that.
         command = [
@@ -117,8 +118,8 @@ def on_host(version: str) -> Interpreter | None:
         return HostPython(sys.executable)
     asked = "import platform as p; print(p.python_implementation(), p.python_version())"
     folders = os.pathsep.join((os.environ.get("PATH", ""), os.defpath))
-    program = shutil.which(f"python{_minor(version)}", path="/usr/bin") or shutil.which(
-        f"python{_minor(version)}", path=folders
+    program = shutil.which(f"python{minor(version)}", path="/usr/bin") or shutil.which(
+        f"python{minor(version)}", path=folders
     )
     if program is None:
         return None
@@ -157,7 +158,7 @@ def interpreter_for(version: str, *, base: Sequence[Layer], store: Store) -> Int
     if found is None:
         return BasePython(
             layers=layers,
-            program=f"python{_minor(version)}",
+            program=f"python{minor(version)}",
             scratch=store.home / "scratch",
         )
     root = layers[0]
@@ -172,10 +173,6 @@ def _not_started(version: str, found: namespaces.Obstacle) -> EngineError:
         hint=f"{WITHOUT}; or install Python {version} here, or see `torchship doctor` for what "
         "keeps containers from starting",
     )
-
-
-def _minor(version: str) -> str:
-    return ".".join(version.split(".")[:2])
 
 
 def _checked(script: Path, command: Sequence[str], environment: dict[str, str]) -> None:

@@ -25,8 +25,9 @@ from torchship.errors import EngineError
 from torchship.layers import prune
 from torchship.layers.archive import Archive, Entry, Kind
 from torchship.layers.layer import ORIGIN, Materials
-from torchship.layers.layout import add_parents, minor, site_packages
+from torchship.layers.layout import add_parents, site_packages
 from torchship.project.lock import PackagePin, WheelPin
+from torchship.project.project import minor
 
 MODES = ("imported", "all", "none")
 """What is compiled: what importing loads; every file; nothing."""

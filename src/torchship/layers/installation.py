@@ -24,8 +24,9 @@ from packaging.version import InvalidVersion, Version
 
 from torchship.amounts import counted
 from torchship.layers import entrypoints
-from torchship.layers.layout import VENV, minor, site_packages
+from torchship.layers.layout import VENV, site_packages
 from torchship.layers.wheelzip import Member, WheelZip
+from torchship.project.project import minor
 
 _PREFIX = VENV[1:]
 _PYTHON = f"{VENV}/bin/python"

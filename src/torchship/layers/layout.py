@@ -13,6 +13,7 @@ from msgspec import Struct
 from torchship.digest import Digest
 from torchship.layers.archive import Archive, Entry, Kind
 from torchship.layers.layer import Materials
+from torchship.project.project import minor
 
 VENV = "/opt/venv"
 WORKDIR = "/workspace"
@@ -25,14 +26,8 @@ PATH = f"{VENV}/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
 OWNED = (HOME, OUTPUT, WORKDIR)
 """The directories, sorted, that belong to the run user, with all that is in them."""
 
-
 DATA = "/data"
 """Where ``../data`` leads from the working directory: torchvision's examples download to it."""
-
-
-def minor(python: str) -> str:
-    """Return ``3.11`` of ``3.11`` or ``3.11.2``: what names site-packages and interpreters."""
-    return ".".join(python.split(".")[:2])
 
 
 def site_packages(python: str) -> str:

@@ -13,8 +13,8 @@ from torchship.digest import Digest
 from torchship.errors import HostileInput, WheelError
 from torchship.layers.archive import Archive, Entry
 from torchship.layers.layer import ORIGIN, Materials
-from torchship.layers.layout import minor
 from torchship.project.lock import WheelPin
+from torchship.project.project import minor
 
 if TYPE_CHECKING:
     from torchship.layers.installation import Placed

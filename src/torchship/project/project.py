@@ -15,6 +15,7 @@ from msgspec import Struct, field
 from torchship.digest import Digest
 from torchship.errors import ProjectError, UsageError
 from torchship.platform import Platform
+from torchship.project import builds
 
 PYPROJECT = "pyproject.toml"
 SETTINGS = "[tool.torchship]"
@@ -33,6 +34,11 @@ SUITES: Mapping[str, str] = MappingProxyType(
     {"bullseye": "3.9", "bookworm": "3.11", "trixie": "3.13"}
 )
 """The one Python version that each Debian suite carries."""
+
+
+def minor(python: str) -> str:
+    """Return ``3.11`` of ``3.11`` or ``3.11.2``: what names site-packages and interpreters."""
+    return ".".join(python.split(".")[:2])
 
 
 class DataFile(Struct, frozen=True, kw_only=True):
@@ -74,7 +80,7 @@ class Project(Struct, frozen=True, kw_only=True):
     base: str = BASE
     packages: tuple[str, ...] = ()
     platforms: tuple[Platform, ...] = (Platform("linux", "amd64"),)
-    torch: tuple[str, ...] = ("auto",)
+    torch: tuple[str, ...] = (builds.AUTO,)
     requirements: str | None = None
     environment: Mapping[str, str] = field(default_factory=lambda: ENVIRONMENT)
     exclude: tuple[str, ...] = ()

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from msgspec import Struct
 
 from torchship.platform import Platform
-from torchship.project.project import SUITES
+from torchship.project.project import SUITES, minor
 
 if TYPE_CHECKING:
     from packaging.tags import Tag
@@ -49,7 +49,7 @@ class Target(Struct, frozen=True, kw_only=True):
     @property
     def minor(self) -> str:
         """The Python version as folders are named by it: ``3.11``."""
-        return ".".join(self.python.split(".")[:2])
+        return minor(self.python)
 
     @property
     def for_uv(self) -> str:
@@ -62,10 +62,10 @@ class Target(Struct, frozen=True, kw_only=True):
         """Every tag of a compatible wheel, the best first (PEP 425, PEP 600)."""
         from packaging.tags import compatible_tags, cpython_tags
 
-        major, minor = (int(part) for part in self.minor.split("."))
-        version, platforms = (major, minor), list(self._platforms())
-        native = cpython_tags(version, [f"cp{major}{minor}"], platforms)
-        pure = compatible_tags(version, f"cp{major}{minor}", platforms)
+        version = tuple(int(part) for part in self.minor.split("."))
+        interpreter, platforms = f"cp{self.minor.replace('.', '')}", list(self._platforms())
+        native = cpython_tags(version, [interpreter], platforms)
+        pure = compatible_tags(version, interpreter, platforms)
         return tuple(dict.fromkeys([*native, *pure]))
 
     @property
