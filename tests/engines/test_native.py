@@ -285,6 +285,21 @@ def test_what_was_written_where_nothing_is_kept_is_told(store, image, tmp_path):
     ]
 
 
+@pytest.mark.parametrize("way", ["symlink", "dots"])
+def test_a_working_directory_leads_to_no_file_of_the_host(store, image, tmp_path, way):
+    """Neither a program that makes a link of the way to it, nor an image, has the host's told."""
+    heard = Heard()
+    secret = tmp_path / "secret"
+    secret.mkdir()
+    (secret / "diary").touch()
+    workdir = f"/way/{secret.name}" if way == "symlink" else f"/{'../' * 30}{secret}"
+    script = f"cd /; rm -r /way; ln -s {tmp_path} /way" if way == "symlink" else "true"
+    Native(store, progress=heard).run(
+        Request(image=replace(image, workdir=workdir), command=("bash", "-c", script))
+    )
+    assert heard.lines == []
+
+
 @pytest.mark.parametrize("words", [("",), ("", "x"), ("echo", "a\0b")])
 def test_a_command_that_no_system_could_start_is_an_error(run, image, words):
     """Typed, or in a stranger's image."""

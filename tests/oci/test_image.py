@@ -163,6 +163,22 @@ def test_a_sparse_config_has_defaults(store, image):
     assert (image.command, image.environment, image.workdir, image.user) == ((), {}, "/", "")
 
 
+@pytest.mark.parametrize(
+    ("stated", "expected"),
+    [
+        ("/workspace/", "/workspace"),
+        ("//a//./b", "/a/b"),
+        ("/a/../b", "/b"),
+        ("/" + "../" * 12 + "usr", "/usr"),
+        ("/..", "/"),
+    ],
+)
+def test_a_working_directory_has_no_way_up(store, image, stated, expected):
+    """It is cleaned as Docker cleans it, so that no engine is led out of the image by it."""
+    found = read_image(store, change(store, image(), process={"WorkingDir": stated}), AMD64)
+    assert found.workdir == expected
+
+
 def test_other_compressions_are_read(store, image):
     """Plain and zstd layers, of OCI and Docker, are layers too; an unknown size is 0."""
     kinds = [mediatypes.OCI_ZSTD, mediatypes.DOCKER_TAR]

@@ -5,6 +5,7 @@ Sources: OCI image-spec v1.1, image-index.md, manifest.md, config.md; Docker's s
 
 from __future__ import annotations
 
+import posixpath
 from collections.abc import Iterator, Mapping
 from types import MappingProxyType
 from typing import Protocol
@@ -259,7 +260,8 @@ def _workdir(text: str | None, where: str) -> str:
         return "/"
     if not text.startswith("/"):
         raise ManifestError(f"{where}: WorkingDir {text!r} is not an absolute path")
-    return text
+    # as Docker takes it: "/.." is "/", and no engine of ours has to think of a way up
+    return "/" + posixpath.normpath(text).lstrip("/")
 
 
 def _check_strings(process: ProcessObject, where: str) -> None:
