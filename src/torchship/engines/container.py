@@ -8,7 +8,6 @@ import signal
 import socket
 import subprocess
 import sys
-import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -19,6 +18,7 @@ from msgspec import Struct, field
 from torchship.engines import hosts, syscalls
 from torchship.engines.relay import Relay, Streams
 from torchship.engines.scratch import scratch_folder
+from torchship.engines.signals import heard
 from torchship.engines.specification import Specification
 from torchship.engines.terminal import Terminal
 from torchship.errors import EngineError
@@ -29,7 +29,6 @@ _BOOTSTRAP = (
 )
 _PACKAGES = str(Path(__file__).parents[2])
 _RESOLVER = Path("/etc/resolv.conf")
-_FORWARDED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
 
 
 class Bind(Struct, frozen=True, kw_only=True):
@@ -195,14 +194,5 @@ def _signals_to(control: socket.socket, process: subprocess.Popen[bytes]) -> Ite
         except OSError:
             process.kill()  # it ended a moment ago, or hears nothing any more
 
-    if threading.current_thread() is not threading.main_thread():
-        yield  # Python delivers signals to the main thread alone: its owner decides there
-        return
-    # What the caller ignores stays ignored: nohup, and a shell's background jobs
-    heard = [number for number in _FORWARDED if signal.getsignal(number) != signal.SIG_IGN]
-    before = {number: signal.signal(number, forward) for number in heard}
-    try:
+    with heard(forward):
         yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

@@ -21,10 +21,10 @@ from msgspec import Struct
 
 from torchship.engines.client import Client
 from torchship.engines.relay import Relay, Streams
+from torchship.engines.signals import heard
 from torchship.engines.terminal import Terminal
 from torchship.engines.variables import variables
 
-FORWARDED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
 _PAUSE = 0.1  # seconds until a signal that found no running container is sent again
 
 
@@ -110,19 +110,12 @@ class Foreground(Struct, frozen=True, kw_only=True):
     def _signals(self, process: subprocess.Popen[bytes]) -> Iterator[_Sender]:
         """Pass signals on to the program; a second Ctrl-C ends it at once, a third the client."""
         sender = _Sender(client=self.client, name=self.name, process=process)
-        if threading.current_thread() is not threading.main_thread():
-            yield sender  # Python delivers signals to the main thread alone: its owner decides
-            return
-        # What the caller ignores stays ignored: nohup, and a shell's background jobs
-        heard = [number for number in FORWARDED if signal.getsignal(number) != signal.SIG_IGN]
-        before = {number: signal.signal(number, sender.hear) for number in heard}
         worker = threading.Thread(target=sender.work, name="signals", daemon=True)
         worker.start()
         try:
-            yield sender
+            with heard(sender.hear):
+                yield sender
         finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
             sender.stop()
             worker.join()
 

@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
+from torchship.engines.signals import heard
+
 _ENDING = (signal.SIGTERM, signal.SIGHUP)
 
 
@@ -37,21 +39,12 @@ def undisturbed() -> Iterator[None]:
 
     One that came meanwhile counts when that is done: then `KeyboardInterrupt` is raised.
     """
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
     came = []
 
     def note(number: int, frame: FrameType | None) -> None:  # noqa: ARG001 (their signature)
         came.append(number)
 
-    numbers = (signal.SIGINT, *_ENDING)
-    heeded = [number for number in numbers if signal.getsignal(number) != signal.SIG_IGN]
-    before = [(number, signal.signal(number, note)) for number in heeded]
-    try:
+    with heard(note, (signal.SIGINT, *_ENDING)):
         yield
-    finally:
-        for number, handler in before:
-            signal.signal(number, handler)
     if came:
         raise KeyboardInterrupt
