@@ -61,3 +61,10 @@ def test_the_program_has_the_rights_of_its_user(root):
     assert process["capabilities"]["bounding"] == ["CAP_CHOWN", "CAP_DAC_OVERRIDE", "CAP_FOWNER"]
     assert {"type": "user"} in document["linux"]["namespaces"]
     assert {"type": "network"} not in document["linux"]["namespaces"]
+
+
+def test_a_way_up_is_no_place_of_the_image(root, tmp_path):
+    """A HOME of `/../x`, which an image may set, has no folder of this machine looked through."""
+    (tmp_path / "host").mkdir()
+    assert not bundle.writable(root, f"/../{tmp_path.name}/host")
+    assert bundle.writable(root, "/workspace")

@@ -122,7 +122,7 @@ def writable(root: Path, place: str) -> bool:
     folder = root
     for part in place.strip("/").split("/"):
         folder /= part
-        if folder.is_symlink() or not folder.is_dir():
+        if part == ".." or folder.is_symlink() or not folder.is_dir():
             return False
     size = 0
     for parent, _, files in os.walk(folder):
