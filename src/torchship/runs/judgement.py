@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from torchship.runs.claims import average, sample_deviation
@@ -106,31 +106,13 @@ def judge(
     |D| + t(.95, df) SE <= delta; not reproduced where |D| > delta and |D| > t(.995, df) SE;
     inconclusive otherwise, and whenever no spread is known.
     """
-    name, n, m = claim.name, len(author), len(reproducer)
-    theirs = [run.metrics[name] for run in author]
-    every = reproducer if every is None else every
+    n, m = len(author), len(reproducer)
+    theirs = [run.metrics[claim.name] for run in author]
     center = average(theirs)
-    if any(name in run.diverged for run in every):
-        return Judgement(
-            claim=claim,
-            level=Level.NOT_REPRODUCED,
-            n=n,
-            m=m,
-            author=center,
-            better=False,
-            reason="it came out as NaN, or infinite",
-        )
-    given = sum(name in run.metrics for run in every)
-    if given < len(every):
-        return Judgement(
-            claim=claim,
-            level=Level.INCONCLUSIVE,
-            n=n,
-            m=m,
-            author=center,
-            reason=f"the reproduction gave it in {given} of {len(every)} runs",
-        )
-    ours = [run.metrics[name] for run in reproducer]
+    blank = Judgement(claim=claim, level=Level.INCONCLUSIVE, n=n, m=m, author=center)
+    if found := _unjudgeable(blank, reproducer if every is None else every):
+        return found
+    ours = [run.metrics[claim.name] for run in reproducer]
     mean = average(ours)
     difference = mean - center
     spread, df = _spread(theirs, ours)
@@ -144,12 +126,9 @@ def judge(
     if binomial is not None and level is Level.INCONCLUSIVE:
         verb = "consistent" if binomial.consistent else "not consistent"
         reason = f"{verb} if errors are independent (variance assumed); {reason}"
-    return Judgement(
-        claim=claim,
+    return replace(
+        blank,
         level=level,
-        n=n,
-        m=m,
-        author=center,
         reproducer=mean,
         difference=difference,
         spread=spread,
@@ -161,6 +140,22 @@ def judge(
         binomial=binomial,
         reason=reason,
     )
+
+
+def _unjudgeable(blank: Judgement, every: Sequence[Run]) -> Judgement | None:
+    """Return what comes of a claim that a run gave no number for; None where all gave one."""
+    name = blank.claim.name
+    if any(name in run.diverged for run in every):
+        return replace(
+            blank,
+            level=Level.NOT_REPRODUCED,
+            better=False,
+            reason="it came out as NaN, or infinite",
+        )
+    given = sum(name in run.metrics for run in every)
+    if given < len(every):
+        return replace(blank, reason=f"the reproduction gave it in {given} of {len(every)} runs")
+    return None
 
 
 def _least(claim: Claim) -> float:
