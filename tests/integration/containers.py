@@ -73,6 +73,9 @@ class Files:
 
     def write(self, archive: Archive, materials: Materials) -> None:
         """Write the entries."""
+        if self.title == "huge passwd":
+            archive.add(Entry(path="etc/passwd", kind=Kind.SYMLINK, target="/"))
+            return
         if self.title != "programs":
             archive.add(Entry(path=f"srv/{self.title}", size=len(self.text)), [self.text])
             return
@@ -94,9 +97,16 @@ class Files:
         archive.add(Entry(path="etc/passwd", size=len(PASSWD)), [PASSWD])
 
 
-def make(store: Store, name: str | None, *texts: str, user: str = "1000:1000") -> Image:
+def make(
+    store: Store,
+    name: str | None,
+    *texts: str,
+    user: str = "1000:1000",
+    also: tuple[str, ...] = (),
+    volumes: tuple[str, ...] = (),
+) -> Image:
     """Put an image of programs and of layers of given texts into a store, under a name."""
-    recipes = [Files(title="programs")]
+    recipes = [Files(title=title) for title in ("programs", *also)]
     recipes += [Files(title=f"text{place}", text=text.encode()) for place, text in enumerate(texts)]
     scratch = store.home
     layers = [store.derive(recipe, Materials(files={}, scratch=scratch)) for recipe in recipes]
@@ -109,6 +119,7 @@ def make(store: Store, name: str | None, *texts: str, user: str = "1000:1000") -
             "WorkingDir": "/workspace",
             "User": user,
             "Labels": {"dev.torchship.python": "3.11"},
+            "Volumes": {place: {} for place in volumes},
         },
         "rootfs": {"type": "layers", "diff_ids": [str(layer.diff_id) for layer in layers]},
     }

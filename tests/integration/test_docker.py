@@ -338,6 +338,21 @@ def test_a_name_of_somebody_elses_image_stays(daemon, store, image, run):
     assert daemon.docker("image", "ls", "-q", "--no-trunc", "localhost/me/theirs:v1") == theirs
 
 
+@pytest.mark.parametrize("also", [(), ("huge passwd",)])
+def test_an_images_volumes_are_gone_after_a_run(daemon, store, run, also):
+    """Those of the run itself, and of the container that is made to look its user up."""
+    name = f"localhost/me/volumes{len(also)}:v1"
+    image = make(store, name, user="user", also=also, volumes=("/data", "/cache"))
+    before = daemon.docker("volume", "ls", "--quiet")
+    if also:
+        with pytest.raises(EngineError, match="/etc/passwd does not have"):
+            run("true", image=image)
+    else:
+        assert run("test -d /data && echo x > /output/x", image=image)[0] == 0
+    assert daemon.docker("volume", "ls", "--quiet") == before
+    store.remove(name)
+
+
 @pytest.mark.parametrize("caller", [0, UID, OTHER_USER])
 @pytest.mark.parametrize("user", ["1000:1000", "", "user"])
 def test_outputs_belong_to_the_caller(daemon, store, folder, place, caller, user, tmp_path):

@@ -184,6 +184,21 @@ def test_an_edited_image_brings_only_what_is_new(podman, store, image, run):
     make(store, NAME, "one", "two")
 
 
+@pytest.mark.parametrize("also", [(), ("huge passwd",)])
+def test_an_images_volumes_are_gone_after_a_run(podman, store, run, also):
+    """Those of the run itself, and of the container that is made to look its user up."""
+    name = f"localhost/me/volumes{len(also)}:v1"
+    image = make(store, name, user="user", also=also, volumes=("/data", "/cache"))
+    before = podman("volume", "ls", "--quiet")
+    if also:
+        with pytest.raises(EngineError, match="/etc/passwd does not have"):
+            run("true", image=image)
+    else:
+        assert run("test -d /data && echo x > /output/x", image=image)[0] == 0
+    assert podman("volume", "ls", "--quiet") == before
+    store.remove(name)
+
+
 def test_standard_input_and_a_terminal(podman, store, image):
     """What is piped arrives whole; on a terminal keys arrive, Ctrl-C and Ctrl-P among them."""
     command = runner("podman", store, NAME, "cat; exit 4", "-i")

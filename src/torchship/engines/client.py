@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import threading
+import time
 from pathlib import Path
 
 from msgspec import Struct
@@ -72,10 +74,7 @@ class Client:
         except FileNotFoundError:
             raise EngineError(f"{self.program} is not installed") from None
         except subprocess.TimeoutExpired:
-            raise EngineError(
-                f"`{self.program} {arguments[0]}` gave no answer in {patience} s",
-                hint=f"look whether `{self._health}` answers",
-            ) from None
+            raise self._silent(arguments[0], patience) from None
         return Answer(
             status=done.returncode,
             out=done.stdout.decode(errors="replace"),
@@ -101,23 +100,55 @@ class Client:
             raise EngineError(f"{self.program} {arguments[0]}: {answer.complaint}")
         return answer.out
 
-    def copied(self, image: str, path: str) -> bytes:
-        """Return a tar of one path of an image. No program of the image is started for it."""
+    def copied(self, image: str, path: str, limit: int) -> bytes:
+        """Return a tar of one path of an image; nothing where it has more than ``limit`` bytes.
+
+        No program of the image is started for it.
+        """
+        # What the image declares as volumes is made now, and goes with the container
         container = self.tell("create", "--network=none", image, "true").strip()
         try:
-            done = subprocess.run(
-                self.command("cp", "--follow-link", f"{container}:{path}", "-")
-                if self.program == "docker"
-                else self.command("cp", f"{container}:{path}", "-"),
-                stdin=subprocess.DEVNULL,
-                capture_output=True,
-                env=self.environment,
-                timeout=_PATIENCE,
-                check=False,
-            )
+            follow = ("--follow-link",) if self.program == "docker" else ()
+            return self._printed("cp", *follow, f"{container}:{path}", "-", limit=limit)
         finally:
-            self.ask("rm", "--force", container)
-        return done.stdout if done.returncode == 0 else b""
+            self.ask("rm", "--force", "--volumes", container)
+
+    def _printed(self, *arguments: str, limit: int) -> bytes:
+        """Return what the program prints; nothing where it fails, or would print more.
+
+        An image says how much that is, as by a link to ``/`` in the place of a small file.
+        """
+        process = subprocess.Popen(
+            self.command(*arguments),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            env=self.environment,
+            start_new_session=True,
+        )
+        assert process.stdout is not None
+        ends = time.monotonic() + _PATIENCE
+        watch = threading.Timer(_PATIENCE, process.kill)
+        watch.start()
+        try:
+            printed = process.stdout.read(limit + 1)
+            if len(printed) > limit:
+                return b""
+            status = process.wait()
+        finally:
+            watch.cancel()
+            process.stdout.close()  # what it would still print is not waited for
+            process.kill()
+            process.wait()
+        if time.monotonic() >= ends:
+            raise self._silent(arguments[0], _PATIENCE)
+        return printed if status == 0 else b""
+
+    def _silent(self, what: str, patience: float | None) -> EngineError:
+        return EngineError(
+            f"`{self.program} {what}` gave no answer in {patience} s",
+            hint=f"look whether `{self._health}` answers",
+        )
 
 
 def last_words(errors: str) -> str:

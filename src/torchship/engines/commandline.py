@@ -163,7 +163,10 @@ class CommandLineEngine(ABC):
         if name.isdecimal() or not name or self._rootless():
             return int(name or 0) if name.isdecimal() else 0
         found = users.look_up(
-            image.user, lambda file: users.from_tar(self._client.copied(held, f"/etc/{file}"))
+            image.user,
+            lambda file: users.from_tar(
+                self._client.copied(held, f"/etc/{file}", users.ARCHIVE_LIMIT)
+            ),
         )
         return found.uid
 

@@ -104,7 +104,7 @@ class Foreground(Struct, frozen=True, kw_only=True):
         if process.poll() is None:
             process.kill()
         if process.wait() not in range(125):
-            self.client.ask("rm", "--force", self.name)
+            self.client.ask("rm", "--force", "--volumes", self.name)
 
     @contextmanager
     def _signals(self, process: subprocess.Popen[bytes]) -> Iterator[_Sender]:

@@ -17,6 +17,9 @@ from msgspec import Struct
 from torchship.errors import EngineError
 
 _LIMIT = 1 << 20  # bytes of a passwd file
+ARCHIVE_LIMIT = 2 * _LIMIT
+"""Bytes of a tar of such a file."""
+
 _HIGHEST = (1 << 31) - 1
 
 
@@ -58,7 +61,7 @@ def look_up(text: str, read: Callable[[str], bytes]) -> User:
 
 def from_tar(archive: bytes) -> bytes:
     """Return the first file of a tar that an engine gave; nothing where there is none."""
-    if not archive or len(archive) > 2 * _LIMIT:
+    if not archive or len(archive) > ARCHIVE_LIMIT:
         return b""
     try:
         with tarfile.open(fileobj=io.BytesIO(archive), mode="r:") as tar:
