@@ -556,6 +556,29 @@ def client_of(front, patience, account=ADA, access="pull,push"):
     return Registry(front.host, access=access, credentials=lambda: account, patience=patience)
 
 
+def test_storage_that_asks_for_a_login_gets_none(store, empty, guarded, patience):
+    """It may name a token service of its own: the password is for the registry's."""
+    service, front = guarded
+    made = images.image(store, [("a", 5000)])
+    name = Reference.parse(f"{front.host}/me/image:v1")
+    client = client_of(front, patience)
+    send(store, made, name, client)
+    asked = len(service.asked)
+    with faults.running() as storage, faults.running() as thief:
+        realm = f'Bearer realm="http://{thief.host}/token",service="x"'
+        away = {"Location": f"http://{storage.host}/blob?signature=hidden"}
+        front.on("GET", "/blobs/", faults.answered(307, away), times=2)
+        storage.on("GET", "", faults.answered(401, {"WWW-Authenticate": realm}), times=-1)
+        for _ in range(2):
+            with pytest.raises(RegistryError, match=storage.host) as caught:
+                b"".join(client.blob("me/image", read_image(store, made, AMD64).config))
+            assert "hidden" not in f"{caught.value} {caught.value.hint}"
+        assert thief.seen == []
+        assert all("authorization" not in one.headers for one in storage.seen)
+        fetch(name, empty, client)  # the registry's own challenge still counts
+    assert len(service.asked) == asked
+
+
 def test_tokens_by_password_and_by_identity(store, empty, guarded, patience):
     """Both ways to a token work; anonymous ones may pull, and cannot push."""
     service, front = guarded

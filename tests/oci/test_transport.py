@@ -2,9 +2,13 @@
 
 import base64
 import re
+import ssl
+import threading
+from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pytest
 from tests.integration import proxy as faults
+from tests.integration import registry as registries
 
 from torchship.errors import RegistryError
 from torchship.oci.patience import Interrupted, Patience
@@ -28,6 +32,10 @@ def test_plain_http_is_for_the_loopback_and_for_names_asked_for(server, monkeypa
     monkeypatch.setenv(INSECURE, "other.example:80, registry.example:5000")
     assert Transport("registry.example:5000").origin == "http://registry.example:5000"
     assert Transport("registry.example").origin == "https://registry.example"
+    monkeypatch.setenv(INSECURE, "registry.EXAMPLE:80,[2001:db8::1]:5000")
+    assert Transport("registry.example").origin == "http://registry.example"
+    assert Transport("[2001:db8::1]:5000").origin == "http://[2001:db8::1]:5000"
+    assert Transport("[2001:db8::1]").origin == "https://[2001:db8::1]"
 
 
 def test_docker_hub_answers_under_another_name():
@@ -67,9 +75,103 @@ def test_authorization_goes_to_the_first_origin_only(server):
     with faults.running() as other:
         server.on("GET", "", faults.answered(302, {"Location": f"http://{other.host}/there"}))
         transport = Transport(server.host, patience=HASTY)
-        transport.exchange("GET", transport.url("/"), headers={}, authorization="Bearer x").close()
+        there = transport.exchange("GET", transport.url("/"), headers={}, authorization="Bearer x")
+        there.response.close()
+        assert there.url == f"http://{other.host}/there"
         assert server.seen[-1].headers["authorization"] == "Bearer x"
         assert "authorization" not in other.seen[-1].headers
+
+
+def test_authorization_does_not_come_back(server):
+    """Who leads away from a registry does not choose what is asked of it with its password."""
+    with faults.running() as other:
+        server.on("GET", "^/$", faults.answered(302, {"Location": f"http://{other.host}/"}))
+        other.on("GET", "", faults.answered(302, {"Location": f"http://{server.host}/back"}))
+        transport = Transport(server.host, patience=HASTY)
+        transport.exchange("GET", transport.url("/"), headers={}, authorization="Bearer x")
+        assert [one.path for one in server.seen[-2:]] == ["/", "/back"]
+        assert "authorization" not in server.seen[-1].headers
+
+
+def test_authorization_is_not_kept_from_tls_to_plain_http(server, tmp_path, monkeypatch):
+    """Not even to the same host: what TLS hid, nobody in between is to read."""
+    seen = []
+
+    class Redirecting(BaseHTTPRequestHandler):
+        def do_GET(self):
+            seen.append(self.headers["Authorization"])
+            self.send_response(302)
+            self.send_header("Location", f"http://{server.host}/plain")
+            self.end_headers()
+
+        def log_message(self, *args):
+            pass
+
+    made = registries.private_ca(tmp_path)
+    monkeypatch.setenv("SSL_CERT_FILE", str(made.ca))
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(made.certificate, made.key)
+    with HTTPServer(("127.0.0.1", 0), Redirecting) as front:
+        front.socket = context.wrap_socket(front.socket, server_side=True)
+        thread = threading.Thread(target=front.serve_forever, args=(0.05,))
+        thread.start()
+        try:
+            url = f"https://127.0.0.1:{front.server_address[1]}/v2/"
+            transport = Transport(server.host, patience=HASTY)
+            transport.exchange("GET", url, headers={}, authorization="Bearer x").response.close()
+        finally:
+            front.shutdown()
+            thread.join()
+    assert seen == ["Bearer x"]
+    assert server.seen[-1].path == "/plain"
+    assert "authorization" not in server.seen[-1].headers
+
+
+@pytest.fixture
+def far(server, monkeypatch):
+    """Give a registry that is not on this machine: whatever is sent to it comes to `server`."""
+    monkeypatch.setenv("http_proxy", f"http://{server.host}")
+    monkeypatch.delenv("no_proxy", raising=False)
+    monkeypatch.delenv("NO_PROXY", raising=False)
+    monkeypatch.setenv(INSECURE, "registry.example")
+    return Transport("registry.example", patience=HASTY)
+
+
+def test_only_a_registry_of_this_machine_leads_to_its_services(server, far, monkeypatch):
+    """What listens on the loopback trusts whoever is there: no stranger's registry is."""
+    with faults.running() as service:
+        inside = {"Location": f"http://{service.host}/admin"}
+        server.on("GET", "", faults.answered(307, inside), times=3)
+        with pytest.raises(RegistryError, match="a service of this machine") as caught:
+            far.exchange("GET", far.url("/v2/"), headers={})
+        for method in ("GET", "PUT", "PATCH", "POST", "DELETE"):
+            with pytest.raises(RegistryError, match="a service of this machine"):
+                far.exchange(method, f"http://{service.host}/admin", headers={})
+        assert service.seen == []
+        assert INSECURE in caught.value.hint
+        near = Transport(server.host, patience=HASTY)
+        assert near.exchange("GET", near.url("/v2/"), headers={}).url.endswith("/admin")
+        monkeypatch.setenv(INSECURE, f"registry.example,{service.host}")
+        far.exchange("GET", far.url("/v2/"), headers={}).response.close()
+        assert service.count("GET", "/admin") == 2
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "http://other.example\\@127.0.0.1/",
+        "http://other.example\\@registry.example/",
+        "http://127.0.0.1#@registry.example/",
+        "http://registry.example@other.example/",
+        "http://registry.example:80@127.0.0.1/",
+        "http:/\t/127.0.0.1/",
+    ],
+)
+def test_an_address_is_judged_as_it_is_connected_to(server, far, address):
+    """Two readers of an address may find two hosts in it: the one that is asked counts."""
+    with pytest.raises(RegistryError, match=r"not encrypted|this machine|not an address"):
+        far.exchange("GET", address, headers={}, authorization="Bearer x")
+    assert server.seen == []
 
 
 def test_a_registry_that_is_not_there_is_an_interruption():
@@ -120,6 +222,6 @@ def test_the_account_of_a_proxy_is_told_to_the_proxy(server, monkeypatch):
     monkeypatch.delenv("no_proxy", raising=False)
     monkeypatch.delenv("NO_PROXY", raising=False)
     transport = Transport("registry.example:80", patience=HASTY)
-    transport.exchange("GET", transport.url("/v2/"), headers={}).close()
+    transport.exchange("GET", transport.url("/v2/"), headers={}).response.close()
     account = base64.b64encode(b"me:a@b").decode()
     assert server.seen[-1].headers["proxy-authorization"] == f"Basic {account}"

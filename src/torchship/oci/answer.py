@@ -10,7 +10,7 @@ from msgspec import Struct
 
 from torchship.errors import RegistryError
 from torchship.oci.patience import PASSING, Interrupted, retry_after
-from torchship.oci.transport import Headers, Response, request, stream
+from torchship.oci.transport import Answered, Headers, Transport, request, stream
 
 _Shape = TypeVar("_Shape")
 
@@ -26,6 +26,8 @@ _HINTS = {
     413: "the registry or a proxy before it limits the size of uploads",
     429: "the registry limits how often it is asked; a login often raises the limit",
 }
+_REFUSED = frozenset({401, 403, 404, 405})
+_ELSEWHERE = "{host} leads there, and is told alone who you are: try again, or ask who runs it"
 _OTHERWISE = "try again; if it stays, ask who runs the registry"
 
 
@@ -39,8 +41,9 @@ class Answer(Struct, frozen=True, kw_only=True):
     body: bytes
 
 
-def read(response: Response, method: str, url: str, limit: int = LIMIT) -> Answer:
+def read(answered: Answered, method: str, limit: int = LIMIT) -> Answer:
     """Take an answer into memory; raise `RegistryError` where it is larger than ``limit``."""
+    response, url = answered.response, answered.url
     name = request(method, url)
     body = bytearray()
     for piece in stream(response, name):
@@ -68,11 +71,11 @@ class _Errors(msgspec.Struct):
     errors: list[_Error]
 
 
-def failure(answer: Answer, registry: str) -> RegistryError:
+def failure(answer: Answer, registry: Transport) -> RegistryError:
     """Return the error for an answer that was not hoped for, with the registry's own words.
 
-    ``registry`` is its name in references, which a login takes: Docker Hub answers under another.
-    It is an `Interrupted` where the fault may pass.
+    The answer may be another's, to whom the registry led. It is an `Interrupted` where the fault
+    may pass.
     """
     name = request(answer.method, answer.url)
     code, said = _own_words(answer.body)
@@ -80,9 +83,11 @@ def failure(answer: Answer, registry: str) -> RegistryError:
     hint = _HINTS.get(answer.status, _OTHERWISE)
     if answer.status == 405 and answer.method in {"GET", "HEAD"}:
         hint = _OTHERWISE
+    if answer.status in _REFUSED and not registry.owns(answer.url):
+        hint = _ELSEWHERE
     kind = Interrupted if answer.status in PASSING else RegistryError
     fault = kind(
-        message, hint=hint.format(host=registry), request=name, status=answer.status, code=code
+        message, hint=hint.format(host=registry.host), request=name, status=answer.status, code=code
     )
     if isinstance(fault, Interrupted):
         fault.after = retry_after(answer.headers.get("Retry-After"))

@@ -24,7 +24,16 @@ from torchship.oci.patience import Interrupted, Patience
 from torchship.oci.reference import TAG, Reference
 from torchship.oci.session import Session
 from torchship.oci.token import Authorizer, Credentials, Scopes
-from torchship.oci.transport import Response, Transport, join, public, request, stream
+from torchship.oci.transport import (
+    Answered,
+    Origin,
+    Response,
+    Transport,
+    join,
+    public,
+    request,
+    stream,
+)
 from torchship.oci.upload import Source, Upload, mount
 
 ABSENT = frozenset({401, 403, 404})
@@ -107,9 +116,8 @@ class Registry:
         while True:
             try:
                 headers = {"Range": f"bytes={offset}-"} if offset else {}
-                response = self.session.open("GET", path, self.scopes(repository), headers=headers)
-                url = self.session.transport.url(path)
-                for piece in _rest(response, url, descriptor, offset, self.host):
+                answered = self.session.open("GET", path, self.scopes(repository), headers=headers)
+                for piece in _rest(answered, descriptor, offset, self.session.transport):
                     offset += len(piece)
                     tries.progressed()
                     yield piece
@@ -222,7 +230,8 @@ class Registry:
                 return
             seen.add(url)
             url = join(answer.url, link[1])
-            if url in seen or len(seen) > _PAGES or not self.session.transport.owns(url):
+            astray = Origin.of(url) != Origin.of(answer.url)
+            if url in seen or len(seen) > _PAGES or astray:
                 raise self._nonsense(answer, "pages that lead in a circle or astray")
 
     def _manifest(self, reference: Reference, *, expect: set[int]) -> Answer:
@@ -308,12 +317,13 @@ def wrong_blob(host: str, repository: str, descriptor: Descriptor) -> RegistryEr
 
 
 def _rest(
-    response: Response, url: str, descriptor: Descriptor, offset: int, registry: str
+    answered: Answered, descriptor: Descriptor, offset: int, registry: Transport
 ) -> Iterator[bytes]:
     """Yield the bytes from ``offset`` to the blob's end, and no byte more."""
+    response, url = answered.response, answered.url
     with response:
         if response.status not in {200, 206}:
-            raise failure(read(response, "GET", url), registry)
+            raise failure(read(answered, "GET"), registry)
         skip = offset - _begins(response, url, offset)
         length = response.headers.get("Content-Length", "")
         if re.fullmatch(r"[0-9]{1,19}", length) and int(length) - skip != descriptor.size - offset:

@@ -8,7 +8,7 @@ from types import MappingProxyType
 from torchship.oci.answer import LIMIT, Answer, failure, read
 from torchship.oci.patience import Interrupted, Tries
 from torchship.oci.token import Authorizer, Scopes
-from torchship.oci.transport import Body, Response, Transport, request
+from torchship.oci.transport import Answered, Body, Transport, request
 
 _NO_HEADERS: Mapping[str, str] = MappingProxyType({})
 
@@ -37,8 +37,8 @@ class Session:
         *,
         headers: Mapping[str, str] = _NO_HEADERS,
         body: Body | None = None,
-    ) -> Response:
-        """Send one request and return the answer, unread; a 401 is taken up first.
+    ) -> Answered:
+        """Send one request and return the answer, unread; the registry's 401 is taken up first.
 
         A body that can be sent only once is not sent again after a 401: then, with a new
         token ready, `Interrupted` tells the caller to find out where to go on.
@@ -47,17 +47,19 @@ class Session:
         # Credentials belong to the registry: an upload's address may lie elsewhere.
         ours = self.transport.owns(url)
         used = self._authorizer.authorization(scopes) if ours else None
-        response = self.transport.exchange(
+        answered = self.transport.exchange(
             method, url, headers=headers, authorization=used, body=body
         )
-        if response.status != 401 or not ours:
-            return response
+        response = answered.response
+        # So does the question who we are: where a redirect leads, anybody may ask it.
+        if response.status != 401 or not ours or not self.transport.owns(answered.url):
+            return answered
         challenge = response.headers.get("WWW-Authenticate")
         streamed = body is not None and not isinstance(body, bytes)
         if streamed:
             response.close()  # perhaps in the middle of the body
         else:
-            read(response, method, url)  # an unread answer would take its connection with it
+            read(answered, method)  # an unread answer would take its connection with it
         self._authorizer.renew(scopes, used, challenge)
         if streamed:
             name = request(method, url)
@@ -81,10 +83,10 @@ class Session:
         limit: int = LIMIT,
     ) -> Answer:
         """Send one request; raise the registry's error for a status not in ``expect``."""
-        response = self.open(method, path, scopes, headers=headers, body=body)
-        answer = read(response, method, self.transport.url(path), limit)
+        answered = self.open(method, path, scopes, headers=headers, body=body)
+        answer = read(answered, method, limit)
         if answer.status not in expect:
-            raise failure(answer, self.host)
+            raise failure(answer, self.transport)
         return answer
 
     def ask(

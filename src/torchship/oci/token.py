@@ -160,15 +160,15 @@ class Authorizer:
                 query.append(("account", account.username))
             method, url, body = "GET", _with_query(realm, query), None
             authorization = account.basic if account is not None else None
-        response = self._transport.exchange(
+        answered = self._transport.exchange(
             method, url, headers=headers, authorization=authorization, body=body
         )
-        answer = read(response, method, url)
+        answer = read(answered, method)
         if answer.status in {400, 401, 403}:
             what = "refuses the login" if account is not None else "asks for a login"
             raise self._denied(what, status=answer.status, asked=request(method, url))
         if answer.status != 200:
-            raise failure(answer, self._transport.host)
+            raise failure(answer, self._transport)
         return answer
 
     def _denied(self, what: str, *, status: int = 401, asked: str | None = None) -> RegistryError:

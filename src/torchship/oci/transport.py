@@ -1,7 +1,8 @@
 """One exchange over HTTP: connections, trust, redirects, and how long to go on trying.
 
-The only place that opens a socket to a registry. TLS always; plain HTTP for the loopback and
-for registries that the user names in ``TORCHSHIP_INSECURE_REGISTRIES`` (``host:port,...``).
+The only place that opens a socket to a registry. TLS always; plain HTTP for what the user names
+in ``TORCHSHIP_INSECURE_REGISTRIES`` (``host:port,...``), and for the loopback where the registry
+itself is there: one elsewhere has no business with the services of this machine.
 Proxies are taken from the environment (``HTTPS_PROXY``, ``NO_PROXY``).
 """
 
@@ -19,6 +20,7 @@ from urllib.parse import quote, unquote, urljoin, urlsplit
 import urllib3
 from msgspec import Struct
 from urllib3.exceptions import ConnectTimeoutError, HTTPError, NewConnectionError, SSLError
+from urllib3.util import parse_url
 
 from torchship.digest import CHUNK
 from torchship.errors import RegistryError
@@ -40,6 +42,9 @@ Response = urllib3.BaseHTTPResponse
 Headers = urllib3.HTTPHeaderDict
 
 
+_PORTS = {"https": 443, "http": 80}
+
+
 class Origin(Struct, frozen=True):
     """Scheme, host and port: what a credential belongs to (RFC 6454, section 4)."""
 
@@ -51,16 +56,27 @@ class Origin(Struct, frozen=True):
     def of(cls, url: str) -> Origin:
         """Read the origin of an absolute address; raise `RegistryError` where there is none."""
         try:
-            parts = urlsplit(url)
-            port = parts.port or {"https": 443, "http": 80}[parts.scheme]
+            # As the connection reads it: of "http://a\\@b/", other readers take another host.
+            parts = parse_url(url)
+            scheme, host = parts.scheme or "", (parts.host or "").strip("[]")
+            port = parts.port or _PORTS[scheme]
         except (ValueError, KeyError):
-            raise RegistryError(f"{public(url)!r} is not an address of the web") from None
-        return cls(parts.scheme, parts.hostname or "", port)
+            host = ""
+        if not host:
+            raise RegistryError(f"{public(url)!r} is not an address of the web")
+        return cls(scheme, host, port)
 
     @property
     def loopback(self) -> bool:
         """True where the traffic never leaves this machine."""
         return _loopback(self.host)
+
+
+class Answered(Struct, frozen=True):
+    """An answer, its body unread, and the address that gave it: the last of all redirects."""
+
+    response: Response
+    url: str
 
 
 class Transport:
@@ -98,23 +114,27 @@ class Transport:
         headers: Mapping[str, str],
         authorization: str | None = None,
         body: Body | None = None,
-    ) -> Response:
-        """Send one request and return the answer, its body unread.
+    ) -> Answered:
+        """Send one request and return the answer.
 
         Redirects of GET and HEAD are followed; ``authorization`` goes to the first origin
-        only. Raises `Interrupted` where no whole answer came, `RegistryError` where the
-        other side cannot be trusted.
+        only, and not to that either once they have led away from it: so a 401 may be another's,
+        and says nothing about the account. Raises `Interrupted` where no whole answer came,
+        `RegistryError` where the other side cannot be trusted.
         """
         home = Origin.of(url)
         for _ in range(_REDIRECTS_FOLLOWED + 1):
-            self._require_safe(url)
+            origin = Origin.of(url)
+            self._require_safe(origin, url)
+            if origin != home:
+                authorization = None
             sent = {"User-Agent": _AGENT, **headers}
-            if authorization is not None and Origin.of(url) == home:
+            if authorization is not None:
                 sent["Authorization"] = authorization
             response = self._send(method, url, sent, body, self.patience.silence)
             location = response.headers.get("Location")
             if response.status not in _REDIRECTS or method not in {"GET", "HEAD"} or not location:
-                return response
+                return Answered(response, url)
             _finish(response)
             url = join(url, location)
         raise RegistryError(
@@ -155,20 +175,29 @@ class Transport:
         except HTTPError as fault:
             raise _interrupted(method, url, fault) from fault
 
-    def _require_safe(self, url: str) -> None:
-        origin = Origin.of(url)
-        if origin.scheme == "http" and not origin.loopback and not _insecure(url):
+    def _require_safe(self, origin: Origin, url: str) -> None:
+        """Raise unless a request may go to an address that the registry, or the user, gave."""
+        if origin.scheme == "https" or _insecure(origin):
+            return
+        if not origin.loopback:
             raise RegistryError(
                 f"{self.host} refers to {public(url)}, which is not encrypted",
                 hint=f"name the host in {INSECURE} if you trust the network in between",
                 request=public(url),
             )
+        if not Origin.of(f"https://{self._address}").loopback:
+            raise RegistryError(
+                f"{self.host} refers to {public(url)}, a service of this machine",
+                hint=f"name it with its port in {INSECURE} if that is meant",
+                request=public(url),
+            )
 
     def _scheme(self) -> str:
         """Decide between TLS and plain HTTP; the loopback is asked, TLS first."""
-        if _insecure(f"//{self._address}"):
+        here = Origin.of(f"http://{self._address}")
+        if _insecure(here):
             return "http"
-        if not _loopback(urlsplit(f"//{self._address}").hostname or ""):
+        if not here.loopback:
             return "https"
         # Somebody listens who does not speak TLS: on the loopback nobody reads along.
         return "https" if self._speaks_tls() else "http"
@@ -196,11 +225,12 @@ class Transport:
         return True
 
     def _pool(self, url: str) -> urllib3.PoolManager:
-        proxy = _proxy(url)
-        kind = (proxy, urlsplit(url).scheme)
+        origin = Origin.of(url)
+        proxy = _proxy(origin)
+        kind = (proxy, origin.scheme)
         if kind not in self._pools:
             # No CAs are loaded where no TLS is spoken.
-            context = trust(self.host) if url.startswith("https:") else None
+            context = trust(self.host) if origin.scheme == "https" else None
             self._pools[kind] = (
                 urllib3.PoolManager(maxsize=_CONNECTIONS, ssl_context=context)
                 if proxy is None
@@ -294,13 +324,13 @@ def _loopback(host: str) -> bool:
         return False
 
 
-def _insecure(url: str) -> bool:
-    named = {name.strip() for name in os.environ.get(INSECURE, "").split(",")}
-    return urlsplit(url).netloc in named - {""}
+def _insecure(origin: Origin) -> bool:
+    named = {name.strip().lower() for name in os.environ.get(INSECURE, "").split(",")}
+    host = f"[{origin.host}]" if ":" in origin.host else origin.host
+    return f"{host}:{origin.port}" in named or (origin.port == 80 and host in named)
 
 
-def _proxy(url: str) -> str | None:
-    origin = Origin.of(url)
+def _proxy(origin: Origin) -> str | None:
     if origin.loopback:
         return None
     from urllib.request import getproxies, proxy_bypass

@@ -70,7 +70,9 @@ def _mounted(
     # The registry began an upload instead. Nobody will use it: the next attempt to mount comes
     # first, and what an upload needs is begun where the upload is.
     with suppress(RegistryError):  # one that stays is for the registry to clean up
-        session.once("DELETE", _location(session, answer), scopes, expect={200, 202, 204})
+        begun = _location(session, answer)
+        if session.transport.owns(begun):  # what is elsewhere may be no upload at all
+            session.once("DELETE", begun, scopes, expect={200, 202, 204})
     return False
 
 
