@@ -25,7 +25,7 @@ from torchship.oci import artifact
 from torchship.oci.image import held
 from torchship.oci.store import Store
 from torchship.progress import Progress
-from torchship.runs.publishing import Published
+from torchship.runs.publishing import CREATED, Published
 from torchship.runs.statement import LARGEST, MEDIA_TYPE, PREDICATE
 
 if TYPE_CHECKING:
@@ -185,9 +185,7 @@ def is_about(bundle: bytes, statement: bytes) -> bool:
 
 def attach(store: Store, image: Descriptor, published: Published, bundle: bytes) -> Descriptor:
     """Attach a record's bundle to an image, as cosign does; a push then sends it along."""
-    created = {
-        "org.opencontainers.image.created": f"{published.record.recorded:%Y-%m-%dT%H:%M:%SZ}"
-    }
+    created = {CREATED: f"{published.record.recorded:%Y-%m-%dT%H:%M:%SZ}"}
     annotations: Mapping[str, str] = {**_ANNOTATIONS, **created}
     content = artifact.Content(bundle, BUNDLE, "record.sigstore.json")
     return artifact.attach(store, image, BUNDLE, [content], annotations)
