@@ -21,7 +21,7 @@ from torchship.oci.patience import Patience
 from torchship.oci.pull import pull
 from torchship.oci.push import push
 from torchship.oci.reference import Reference
-from torchship.oci.referrers import referrers
+from torchship.oci.referrers import attach, referrers
 from torchship.oci.registry import Registry
 from torchship.oci.save import save
 from torchship.oci.store import Store
@@ -305,3 +305,48 @@ def test_copy_tag_and_inspect_on_the_command_line(store, name, elsewhere, tmp_pa
         "the store holds no image", "failed with status 404"
     )
     machine.torchship("tag", "nothing", "x").fails("the store holds no image nothing")
+
+
+@pytest.mark.parametrize("long", ["annotations", "type"])
+def test_what_is_too_long_for_a_list_stays_out(store, empty, name, elsewhere, long):
+    """Every list of referrers repeats type and annotations: a book there would break them all."""
+    made = images.image(store, [("x", 1000)])
+    kept = record(store, made)
+    kind = f"application/{'x' * 300}" if long == "type" else RECORD
+    noted = {"a": "x" * 70_000} if long == "annotations" else {}
+    book = artifact.attach(store, made, kind, annotations=noted)
+    lines = []
+    assert push(store, made, name, progress=heard(lines)).referrers == 1
+    # whoever wants to make trouble has a client of his own
+    attach(client(name), name.repository, store.read(book), book, made.digest)
+    assert records(name, made) >= {kept.digest}
+    assert copy(name, elsewhere, platform=None, progress=heard(lines)).referrers == 1
+    pull(name, empty, platform=None, progress=SILENT)
+    assert pull_referrers(name, empty, made, progress=heard(lines)) == (kept.digest,)
+    assert len(lines) == 3
+    for line in lines:
+        assert line.startswith(f"{book.digest} refers to the image and is left")
+        assert "longer than" in line
+    assert (empty.oci / "index.json").stat().st_size < 2000
+
+
+def test_what_refers_to_an_image_is_bounded_together(store, empty, name):
+    """Whoever may attach to an image cannot fill the disk of whoever pulls it."""
+    made = images.image(store, [("x", 1000)])
+    heavy = artifact.Content(bytes(60 << 20), STATEMENT, "x")
+    attached = [
+        artifact.attach(store, made, RECORD, [heavy], {"number": str(number)})
+        for number in range(5)
+    ]
+    light = record(store, made)
+    push(store, made, name, progress=SILENT)
+    lines = []
+    pull(name, empty, platform=None, progress=SILENT)
+    brought = pull_referrers(name, empty, made, progress=heard(lines))
+    assert set(brought) < {light.digest, *(each.digest for each in attached)}
+    assert len(brought) == 5
+    assert light.digest in brought
+    assert lines == [
+        "more than 1000 manifests refer to the image, or more than 256 MiB: what is beyond that "
+        "is left out"
+    ]

@@ -12,6 +12,7 @@ from jsonschema import Draft4Validator
 from referencing import Registry, Resource
 from referencing.jsonschema import DRAFT4
 
+from torchship.oci import artifact
 from torchship.oci.assemble import index
 from torchship.oci.image import read_one
 from torchship.platform import Platform
@@ -53,6 +54,10 @@ def test_manifest_config_index_and_layout_are_valid(store, image, errors):
     both = index(store, [amd64, arm64])
     store.tag("mnist:v0.1", both)
     store.tag("localhost:5000/mnist", amd64)
+    attached = artifact.attach(
+        store, amd64, "application/vnd.example.record", annotations={"a": "b"}
+    )
+    assert errors("image-manifest-schema.json", store.read(attached)) == []
     for descriptor in (amd64, arm64):
         found = read_one(store, descriptor)
         assert errors("image-manifest-schema.json", found.raw_manifest) == []

@@ -36,6 +36,12 @@ _NONE: Mapping[str, str] = MappingProxyType({})
 _LARGEST = 64 << 20
 """Bytes of one referrer: records and signatures are small; nobody asked for an image's weight."""
 
+_LONGEST = 64 << 10
+"""Characters of a referrer's annotations, which every registry's list of referrers repeats."""
+
+_LONGEST_TYPE = 255
+"""Characters of a media type (RFC 6838, section 4.2)."""
+
 EMPTY = Descriptor(media_type=mediatypes.OCI_EMPTY, digest=Digest.of(b"{}"), size=2)
 """The descriptor of ``{}``: what stands where a manifest must name something."""
 
@@ -62,6 +68,11 @@ class Artifact(Struct, frozen=True, kw_only=True):
     layers: tuple[Descriptor, ...]
     annotations: Mapping[str, str]
     raw: bytes
+
+    @property
+    def size(self) -> int:
+        """Bytes of the manifest and its blobs, by its own word."""
+        return len(self.raw) + sum(blob.size for blob in (self.config, *self.layers))
 
 
 def attach(
@@ -140,16 +151,21 @@ def attached_to(store: Store, subjects: Iterable[Digest]) -> tuple[Descriptor, .
 def about(subject: Digest, source: Source, descriptor: Descriptor) -> Artifact:
     """Read an artifact that a stranger's list names as one that refers to ``subject``.
 
-    Raises `HostileInput` for one that is no artifact, refers to something else, or is larger than
-    64 MiB, and what the source raises.
+    Raises `HostileInput` for one that is no artifact, refers to something else, is larger than
+    64 MiB or has annotations of more than 64 KiB, and what the source raises.
     """
     if descriptor.media_type not in mediatypes.MANIFESTS:
         raise HostileInput(f"it is {descriptor.media_type}")
     found = read(source, descriptor)
     if found.subject != subject:
         raise HostileInput(f"it says that it refers to {found.subject or 'nothing'}")
-    if sum(blob.size for blob in (found.config, *found.layers)) > _LARGEST:
+    if found.size > _LARGEST:
         raise HostileInput(f"it is larger than {_LARGEST >> 20} MiB")
+    noted = sum(len(name) + len(value) for name, value in found.annotations.items())
+    if len(found.artifact_type) > _LONGEST_TYPE:
+        raise HostileInput(f"its type is longer than {_LONGEST_TYPE} characters")
+    if noted > _LONGEST:
+        raise HostileInput(f"its annotations are longer than {_LONGEST >> 10} KiB")
     return found
 
 

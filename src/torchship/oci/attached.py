@@ -16,7 +16,10 @@ from torchship.oci.registry import Registry
 from torchship.oci.store import Store
 from torchship.progress import Progress
 
-_MOST = 1000
+_MOST = 1000  # manifests
+
+_TOGETHER = 256 << 20
+"""Bytes of all that refers to an image: anybody may attach to a public one, and all of it comes."""
 
 
 def pull_referrers(
@@ -29,26 +32,42 @@ def pull_referrers(
 ) -> tuple[Digest, ...]:
     """Bring what refers to an image of the store, or to a manifest of its index, and to that.
 
-    Returns their digests: the store may hold more, from elsewhere. A referrer that cannot be
-    fetched, is no artifact, or is over 64 MiB is reported and skipped; the image does not need it.
+    Returns their digests: the store may hold more, from elsewhere. The image is there without
+    them: what cannot be had of them, or is no artifact, or larger than 64 MiB, is told and left
+    out, and so is what goes beyond 1000 of them, or beyond 256 MiB together.
     """
     source = registry or Registry(reference.registry)
     waiting = [descriptor.digest, *(each.digest for each in held(store, descriptor))]
     waiting = list(dict.fromkeys(waiting))
     seen = set(waiting)
-    brought = []
+    most = len(seen) + _MOST
+    brought: list[Digest] = []
+    left, rest = _TOGETHER, False
     for subject in waiting:
         for found in _listed(source, reference, subject, progress):
-            if found.digest in seen or len(seen) > _MOST:
+            if found.digest in seen:
                 continue
+            if len(seen) == most:
+                rest = True
+                break
             seen.add(found.digest)
-            waiting.append(found.digest)
             try:
-                _take(store, source, reference, found, subject, progress)
+                about = artifact.about(subject, source.source(reference.repository), found)
+                if about.size > left:
+                    rest = True
+                    continue
+                left -= about.size
+                _take(store, source, reference, about, progress)
             except (RegistryError, HostileInput) as fault:
                 progress.say(f"{found.digest} refers to the image and is left out: {fault.message}")
                 continue
+            waiting.append(found.digest)
             brought.append(found.digest)
+    if rest:
+        progress.say(
+            f"more than {_MOST} manifests refer to the image, or more than {_TOGETHER >> 20} MiB: "
+            "what is beyond that is left out"
+        )
     return tuple(brought)
 
 
@@ -84,12 +103,10 @@ def _take(
     store: Store,
     registry: Registry,
     reference: Reference,
-    descriptor: Descriptor,
-    subject: Digest,
+    found: artifact.Artifact,
     progress: Progress,
 ) -> None:
-    found = artifact.about(subject, registry.source(reference.repository), descriptor)
-    store.put(found.raw, descriptor.media_type)
+    store.put(found.raw, found.descriptor.media_type)
     blobs = (found.config, *found.layers)
     fetch_blobs(blobs, reference, store, registry=registry, progress=progress)
     store.attach(found.descriptor)

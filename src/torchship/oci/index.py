@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import MappingProxyType
 
 import msgspec
 from msgspec import Struct
@@ -24,6 +25,12 @@ from torchship.oci.documents import DescriptorObject, decode
 from torchship.oci.reference import Reference
 
 REF_NAME = "org.opencontainers.image.ref.name"
+
+_ROOM = 4 << 10
+"""Characters of annotations, platform and type that an entry of ours keeps.
+
+They may be a stranger's, and every command reads all entries: there is no room for a book.
+"""
 
 LAYOUT = b'{"imageLayoutVersion":"1.0.0"}'
 """The content of the file ``oci-layout``."""
@@ -63,14 +70,20 @@ class Index(Struct, frozen=True, kw_only=True):
         return next((entry.descriptor for entry in self if entry.reference == reference), None)
 
     def with_name(self, reference: Reference, descriptor: Descriptor) -> Index:
-        """Return an index where the reference names this image, and no other."""
+        """Return an index where the reference names this image, and no other.
+
+        What its descriptor says besides is kept where it is 4 KiB at most.
+        """
         return self.without(reference)._append(descriptor, str(reference))
 
     def with_referrer(self, descriptor: Descriptor) -> Index:
-        """Return an index that also holds a manifest without a name of its own."""
+        """Return an index that also holds a manifest without a name of its own.
+
+        Its annotations stay where they are, in the manifest.
+        """
         if any(entry.descriptor.digest == descriptor.digest for entry in self):
             return self
-        return self._append(descriptor, None)
+        return self._append(replace(descriptor, annotations=MappingProxyType({})), None)
 
     def without(self, reference: Reference) -> Index:
         """Return an index without that name."""
@@ -81,13 +94,15 @@ class Index(Struct, frozen=True, kw_only=True):
         return Index(entries=tuple(e for e in self if e.descriptor.digest not in digests))
 
     def _append(self, descriptor: Descriptor, name: str | None) -> Index:
-        document = descriptor.as_json()
         annotations = {k: v for k, v in descriptor.annotations.items() if k != REF_NAME}
+        kept = replace(descriptor, annotations=annotations)
+        if _length(kept) > _ROOM:
+            kept = Descriptor(
+                media_type=descriptor.media_type, digest=descriptor.digest, size=descriptor.size
+            )
         if name is not None:
-            annotations[REF_NAME] = name
-        document.pop("annotations", None)
-        if annotations:
-            document["annotations"] = annotations
+            kept = replace(kept, annotations={**kept.annotations, REF_NAME: name})
+        document = kept.as_json()
         return Index(entries=(*self.entries, _entry(canonical.encode(document), "index.json")))
 
 
@@ -125,6 +140,11 @@ def change(path: Path, temporary: Path, step: Callable[[Index], Index]) -> None:
     after = step(before)
     if after != before:
         write(path, after, temporary)
+
+
+def _length(descriptor: Descriptor) -> int:
+    said = (*descriptor.annotations.items(), *(descriptor.platform or {}).items())
+    return len(descriptor.artifact_type or "") + sum(len(k) + len(v) for k, v in said)
 
 
 def _entry(raw: bytes, where: str) -> Entry:

@@ -26,6 +26,8 @@ _FALLBACK = re.compile(r"sha256-[0-9a-f]{64}")
 _ROUNDS = 8
 """Writers of one tag that may come between: each round, one of them gets through."""
 
+_LARGEST = 16 << 20  # bytes of all pages of a list
+
 _SHORTEST = 0.03  # seconds that reading and writing a tag take elsewhere, if not here
 
 
@@ -84,9 +86,13 @@ def _from_api(
     """Ask the API; None where the registry has none."""
     path = f"/v2/{repository}/referrers/{subject}"
     found: list[Descriptor] = []
+    size = 0
     for answer in registry.pages(path, registry.scopes(repository), expect={200, *_UNAVAILABLE}):
         if answer.status != 200 or not _is_index(answer):
             return None
+        size += len(answer.body)
+        if size > _LARGEST:
+            raise ManifestError(f"the list of referrers of {subject} is longer than 16 MiB")
         index = read_index(answer.body, OCI_INDEX, f"the referrers of {subject}")
         found += [
             entry.checked(f"the referrers of {subject}: manifests[{place}]")

@@ -125,13 +125,13 @@ def _index(
         replace(descriptor, annotations={**plain, REF_NAME: str(name), CONTAINERD_NAME: str(name)})
         for name in sorted(set(names))
     ]
+    entries = entries or [replace(descriptor, annotations=plain)]
+    # A stranger's annotations, which are in the manifests: many would make this too large to read
+    entries += [replace(each, annotations={}) for each in attached]
     return {
         "schemaVersion": 2,
         "mediaType": mediatypes.OCI_INDEX,
-        "manifests": [
-            each.as_json()
-            for each in (*(entries or [replace(descriptor, annotations=plain)]), *attached)
-        ],
+        "manifests": [each.as_json() for each in entries],
     }
 
 
