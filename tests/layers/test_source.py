@@ -185,6 +185,18 @@ def test_fifos_and_sockets_are_named_not_read(project):
     assert paths(root, exclude=["pipe"]) == ["main.py"]
 
 
+def test_an_ignore_file_is_a_file(project):
+    """A pipe of that name is not waited for, a folder is no crash."""
+    root = project({"main.py": ""})
+    os.mkfifo(root / ".dockerignore")
+    with pytest.raises(ProjectError, match=r"\.dockerignore cannot be read: it is a pipe"):
+        collect(root)
+    (root / ".dockerignore").unlink()
+    (root / ".dockerignore").mkdir()
+    with pytest.raises(ProjectError, match=r"\.dockerignore cannot be read: Is a directory"):
+        collect(root)
+
+
 def test_names_that_are_not_utf8_are_named(project):
     """A layer's names are UTF-8: another encoding is an error, not a guess."""
     root = project({"main.py": ""})

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from torchship.errors import ProjectError, UsageError
-from torchship.project.requirements import logical_lines, read
+from torchship.project.reqfile import logical_lines
+from torchship.project.requirements import read
 
 
 def test_includes_are_read_through(project, tmp_path):
@@ -100,18 +101,14 @@ def test_a_file_of_another_encoding_is_told_without_a_guess(project):
     assert "PowerShell" not in caught.value.hint
 
 
-def test_requirements_that_go_on_are_joined_for_uv(project):
-    """As pip joins them; what the file includes is found from where it was."""
-    text = "six \\\n  >= 1.0\n-r more.txt\n-f wheels\n"
-    found = project(requirements__txt=text, more__txt="tqdm\n", wheels__keep="")
+def test_requirements_that_go_on_are_joined(project):
+    """As pip joins them; what the file includes is part of the answer, a folder absolute."""
+    text = "six \\\n  >= 1.0\n-r more.txt\n-c limits.txt\n-f wheels\n"
+    found = project(requirements__txt=text, more__txt="tqdm\n", limits__txt="tqdm<5\n")
     (found.root / "wheels").mkdir()
-    assert read(found).joined.splitlines() == [
-        "six >= 1.0",
-        f"--requirement {found.root}/more.txt",
-        f"--find-links {found.root}/wheels",
-    ]
-    hashed = f"six==1.0 \\\n    --hash=sha256:{'0' * 64}\n"
-    assert read(project(requirements__txt=hashed)).joined is None
+    needs = read(found)
+    assert (needs.lines, needs.constraints) == (("six >= 1.0", "tqdm"), ("tqdm<5",))
+    assert needs.options == (f"--find-links {found.root}/wheels",)
 
 
 def test_of_a_pyproject_only_the_dependencies_count(project):

@@ -31,6 +31,7 @@ from torchship.layers.archive import Archive, Entry, Kind
 from torchship.layers.dockerignore import Patterns
 from torchship.layers.layer import Materials
 from torchship.layers.layout import GID, UID, WORKDIR
+from torchship.project import textfile
 
 RESULTS = ("lightning_logs", "mlruns", "output", "outputs", "runs", "wandb")
 """Of `DEFAULTS`, the folders that may hold what a program reads, too."""
@@ -240,9 +241,12 @@ def _add_folder(archive: Archive, path: str) -> None:
 def _ignore_file(root: Path) -> list[str]:
     path = root / ".dockerignore"
     try:
-        return path.read_text(encoding="utf-8-sig").splitlines()
+        return textfile.read(path).decode("utf-8-sig").splitlines()
     except FileNotFoundError:
         return []
+    except OSError as fault:
+        hint = "make it a file, or take it away"
+        raise ProjectError(f"{path} cannot be read: {fault.strerror}", hint=hint) from None
     except UnicodeDecodeError:
         raise ProjectError(f"{path} is not UTF-8 text", hint="save it as UTF-8") from None
 

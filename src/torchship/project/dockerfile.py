@@ -49,7 +49,7 @@ def render(project: Project) -> str:
 
 def write(text: str, path: Path) -> Path:
     """Write a Dockerfile, and return its path; never over one that says something else."""
-    if path.exists() and path.read_bytes() != text.encode():
+    if path.exists() and not (path.is_file() and path.read_bytes() == text.encode()):
         raise ProjectError(
             f"{path} is there already, with other content",
             hint="remove it, or write to another file",
@@ -182,7 +182,8 @@ def _requirements(needs: Requirements, project: Project) -> Iterator[str]:
 
 def _inputs(needs: Requirements, project: Project) -> Iterator[str]:
     """Yield the requirements' files, then the folders of wheels inside the project."""
-    yield from sorted(needs.digests)
+    unread = {needs.settings.file} - {project.requirements}  # pip has other settings than uv
+    yield from sorted(needs.digests.keys() - unread)
     root = project.root.resolve()
     for option in needs.options:
         place = Path(option.partition(" ")[2])

@@ -54,7 +54,7 @@ def init(root: Path) -> Path:
             f"{path} has a [tool.torchship] table already",
             hint="change it there, or take it out and run `torchship init` again",
         )
-    text = path.read_bytes().decode("utf-8") if path.exists() else ""
+    text = textfile.read(path).decode("utf-8") if path.exists() else ""
     whole = _appended(text, defaults(projects.default_name(root, before)))
     if not _only_adds(before, whole):
         raise ProjectError(

@@ -14,6 +14,7 @@ from typing import TypeVar, get_args, get_origin
 import msgspec
 
 from torchship.errors import ProjectError
+from torchship.project import textfile
 
 Shape = TypeVar("Shape", bound=msgspec.Struct)
 
@@ -36,7 +37,7 @@ class Table(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
 def parse(path: Path, error: type[ProjectError] = ProjectError) -> Mapping[str, object]:
     """Read a TOML file; raise ``error`` with the line where it is not TOML or not UTF-8."""
     try:
-        return tomllib.loads(path.read_bytes().decode("utf-8"))
+        return tomllib.loads(textfile.read(path).decode("utf-8"))
     except tomllib.TOMLDecodeError as fault:
         raise error(f"{path.name} is not valid TOML: {fault}") from None
     except UnicodeDecodeError as fault:

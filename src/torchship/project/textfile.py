@@ -1,11 +1,35 @@
-"""Small text files of the user's, replaced at once or not at all."""
+"""Small text files: read only where they are files, replaced at once or not at all."""
 
 from __future__ import annotations
 
+import errno
 import os
+import stat
 from pathlib import Path
 
 from torchship.errors import ProjectError
+
+LIMIT = 64 << 20
+"""Bytes: the longest of them, a lock of many platforms, has a few."""
+
+
+def read(path: Path, *, limit: int = LIMIT) -> bytes:
+    """Read a file of at most ``limit`` bytes; links are followed.
+
+    What stands under a name is the project's author's choice: a pipe would be waited for, and a
+    device has no end. Raises `OSError` for these, too, as for what cannot be read.
+    """
+    handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    with os.fdopen(handle, "rb") as stream:
+        kind = os.fstat(handle).st_mode
+        if stat.S_ISDIR(kind):
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+        if not stat.S_ISREG(kind):
+            raise OSError(errno.EINVAL, "it is a pipe, a socket or a device", str(path))
+        found = stream.read(limit + 1)
+    if len(found) > limit:
+        raise OSError(errno.EFBIG, f"it is larger than {limit >> 20} MB", str(path))
+    return found
 
 
 def write(path: Path, text: str, error: type[ProjectError] = ProjectError) -> None:

@@ -14,16 +14,17 @@ import tempfile
 import threading
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from urllib.parse import unquote, urlsplit
 
 from msgspec import Struct
-from msgspec.structs import replace
 from packaging.pylock import PackageWheel, Pylock, PylockSelectError, PylockValidationError
 from packaging.tags import Tag
 from packaging.utils import parse_wheel_filename
 
 from torchship.errors import ResolveError
-from torchship.project import complaint, pip, tables
+from torchship.project import complaint, pip, question, tables, uvsettings
+from torchship.project.question import Question
 from torchship.project.target import Target
 
 _LOOKING = threading.Lock()
@@ -40,62 +41,36 @@ class Found(Struct, frozen=True, kw_only=True):
     size: int | None
 
 
-class Question(Struct, frozen=True, kw_only=True):
-    """What uv is asked. ``source`` is a requirements file or the text of one.
-
-    ``root`` is where uv runs, so that the project's own uv settings count; ``preferred`` has
-    versions by name that are kept where they still fit; ``constraints`` are requirements that
-    hold for what is needed anyway. ``cache`` is where uv keeps what it learns, unless the user
-    has named a folder for that: it unpacks large wheels there, to read a few lines of them.
-    """
-
-    source: Path | str
-    target: Target
-    root: Path
-    arguments: tuple[str, ...] = ()
-    preferred: Mapping[str, str] | None = None
-    constraints: tuple[str, ...] = ()
-    cache: Path | None = None
-
-
-def ask(question: Question) -> tuple[tuple[Found, ...], ...]:
+def ask(asked: Question) -> tuple[tuple[Found, ...], ...]:
     """Resolve; return for each package its compatible wheels, the best first.
 
-    Raises `ResolveError` with what uv says where there is no answer.
+    Nothing is built, and none of a package's code is run, whatever the requirements and the
+    indexes hold. Raises `ResolveError` with what uv says where there is no answer.
     """
-    with tempfile.TemporaryDirectory(prefix="torchship-uv-") as folder:
-        output = Path(folder, "pylock.toml")
-        if question.preferred:
-            output.write_text(_preferences(question.preferred), encoding="utf-8")
-        source = question.source
-        if isinstance(source, str):
-            source = Path(folder, "requirements.txt")
-            source.write_text(question.source, encoding="utf-8")  # type: ignore[arg-type]
-        if question.constraints:
-            limits = Path(folder, "constraints.txt")
-            limits.write_text("\n".join([*question.constraints, ""]), encoding="utf-8")
-            arguments = (*question.arguments, "--constraints", str(limits))
-            question = replace(question, arguments=arguments)
-        _run(question, source, output)
-        return select(output, question.target)
+    with tempfile.TemporaryDirectory(prefix="torchship-uv-") as name:
+        folder = Path(name)
+        output = folder / "pylock.toml"
+        if asked.preferred:
+            output.write_text(_preferences(asked.preferred), encoding="utf-8")
+        _run(asked, folder, output)
+        return select(output, asked.target)
 
 
-def _run(question: Question, source: Path, output: Path) -> None:
+def _run(asked: Question, folder: Path, output: Path) -> None:
     settings = pip.read()
-    environment = dict(pip.for_uv(settings, os.environ))
-    environment["UV_PYTHON_DOWNLOADS"] = "never"
-    if question.cache is not None:
-        environment.setdefault("UV_CACHE_DIR", str(question.cache))
+    environment = uvsettings.environment(pip.for_uv(settings, os.environ))
+    if asked.cache is not None:
+        environment.setdefault("UV_CACHE_DIR", str(asked.cache))
     command = [_program(), "pip", "compile", "--format", "pylock.toml"]
-    command += ["--python", sys.executable, "--python-version", question.target.python]
-    command += ["--python-platform", question.target.for_uv, "--only-binary", ":all:"]
+    command += ["--python", sys.executable, "--python-version", asked.target.python]
+    command += ["--python-platform", asked.target.for_uv, "--only-binary", ":all:"]
     command += ["--no-header", "--no-annotate", "--no-progress", "--color", "never"]
     command += ["--no-index"] if settings.no_index else []
     command += ["--prerelease", "allow"] if settings.prerelease else []
-    command += [*question.arguments, "--output-file", str(output), str(source)]
+    command += ["--output-file", output.name, *question.write(asked, folder)]
     answer = subprocess.run(
         command,
-        cwd=question.root,
+        cwd=folder,
         env=environment,
         stdin=subprocess.DEVNULL,
         capture_output=True,
@@ -105,7 +80,7 @@ def _run(question: Question, source: Path, output: Path) -> None:
         check=False,
     )
     if answer.returncode != 0:
-        raise complaint.explain(answer.stderr, question.target)
+        raise complaint.explain(answer.stderr, asked.target)
 
 
 def _program() -> str:
@@ -189,10 +164,13 @@ def with_credentials(url: str, indexes: Iterable[str]) -> str:
     return url
 
 
-def folders(options: Sequence[str]) -> tuple[Path, ...]:
+def folders(
+    options: Sequence[str], settings: Mapping[str, object] = MappingProxyType({})
+) -> tuple[Path, ...]:
     """Return the folders of this machine that are searched for wheels."""
     links = list(pip.read().find_links)
     links += [word.partition(" ")[2] for word in options if word.startswith("--find-links ")]
+    links += uvsettings.places(settings, ("find-links",))
     return tuple(
         Path(unquote(link.removeprefix("file://")))
         for link in links
@@ -200,10 +178,13 @@ def folders(options: Sequence[str]) -> tuple[Path, ...]:
     )
 
 
-def indexes(options: Sequence[str]) -> tuple[str, ...]:
+def indexes(
+    options: Sequence[str], settings: Mapping[str, object] = MappingProxyType({})
+) -> tuple[str, ...]:
     """Return all the addresses that uv may look at, with their credentials."""
     environment = pip.for_uv(pip.read(), os.environ)
     names = ("UV_DEFAULT_INDEX", "UV_INDEX", "UV_INDEX_URL", "UV_EXTRA_INDEX_URL", "UV_FIND_LINKS")
     found = [word for name in names for word in re.split(r"[\s,]+", environment.get(name, ""))]
     found += [os.path.expandvars(option.partition(" ")[2]) for option in options]
+    found += uvsettings.places(settings)
     return tuple(re.sub(r"^[\w-]+=", "", word) for word in found if "://" in word)

@@ -15,12 +15,13 @@ from packaging.version import Version
 from torchship.digest import Digest
 from torchship.errors import IndexUnreachable, ResolveError
 from torchship.platform import Platform
-from torchship.project import builds, requirements, uv
+from torchship.project import builds, question, requirements, uv, uvsettings
 from torchship.project.lock import WheelPin
 from torchship.project.project import Project
+from torchship.project.question import Question
 from torchship.project.requirements import Requirements
 from torchship.project.target import Target
-from torchship.project.uv import Found, Question
+from torchship.project.uv import Found
 
 _BUILDS = 12  # of one release that indexes hold side by side: torch has had fewer
 
@@ -50,17 +51,9 @@ def pin(
         answer = uv.select(needs.file, target)
         _check_torch(answer, build, needs.file.name)
     else:
-        arguments = ("--prerelease", "allow") if needs.prerelease else ()
-        question = Question(
-            source=needs.joined or needs.file,
-            target=target,
-            root=project.root,
-            arguments=arguments,
-            preferred=preferred,
-            cache=cache,
-        )
-        answer = _resolve(question, build, needs.options)
-    addresses = uv.indexes(needs.options)
+        asked = question.of_project(needs, project.root, target, preferred=preferred, cache=cache)
+        answer = _resolve(asked, build)
+    addresses = uv.indexes(needs.options, question.settings(needs, project.root))
     pins = [_pin(_allowed(wheels, needs), measure, addresses) for wheels in answer]
     return tuple(sorted(pins, key=lambda pin: pin.name))
 
@@ -82,15 +75,18 @@ def locate(
     if not pins:
         return {}
     needs = requirements.read(project) if project else Requirements(file=None)
-    root = project.root if project else Path.cwd()
+    settings = question.settings(needs, project.root if project else Path.cwd())
     finder = _Finder(
-        target=Target.widest(platform, python), root=root, options=needs.options, cache=cache
+        target=Target.widest(platform, python),
+        options=needs.options,
+        settings=uvsettings.unpinned(settings),
+        cache=cache,
     )
     offered: list[Found] = []
     if needs.is_lock and needs.file:
         offered += [wheel for wheels in uv.select(needs.file, finder.target) for wheel in wheels]
     # uv would unpack a large wheel of a folder to learn its sha256: reading it is enough.
-    offered += _in(uv.folders(needs.options), pins)
+    offered += _in(uv.folders(needs.options, settings), pins)
     missing = _missing(pins, offered)
     offered += finder.find(missing)
     by_backend: dict[str, list[WheelPin]] = {}
@@ -101,7 +97,7 @@ def locate(
     for backend, local in sorted(by_backend.items()):
         with suppress(IndexUnreachable):  # an addition to the user's own indexes, which answered
             offered += replace(finder, arguments=("--torch-backend", backend)).find(local)
-    addresses = uv.indexes(needs.options)
+    addresses = uv.indexes(needs.options, settings)
     found: dict[str, tuple[str, ...]] = {}
     for one in pins:
         urls = [
@@ -118,8 +114,8 @@ class _Finder(Struct, frozen=True, kw_only=True):
     """Asks for exact versions, all in one call; where some are gone, for the rest of them."""
 
     target: Target
-    root: Path
     options: tuple[str, ...]
+    settings: Mapping[str, object]
     arguments: tuple[str, ...] = ()
     cache: Path | None = None
 
@@ -128,16 +124,16 @@ class _Finder(Struct, frozen=True, kw_only=True):
         if not pins:
             return []
         # PEP 440: "==2.13.0" takes 2.13.0+cpu too, and "===" does not.
-        lines = [*self.options, *(f"{pin.name}==={pin.version}" for pin in pins)]
-        question = Question(
-            source="\n".join([*lines, ""]),
+        asked = Question(
+            lines=tuple(f"{pin.name}==={pin.version}" for pin in pins),
             target=self.target,
-            root=self.root,
+            options=self.options,
+            settings=self.settings,
             arguments=("--no-deps", "--prerelease", "allow", *self.arguments),
             cache=self.cache,
         )
         try:
-            return [wheel for wheels in uv.ask(question) for wheel in wheels]
+            return [wheel for wheels in uv.ask(asked) for wheel in wheels]
         except IndexUnreachable:
             raise
         except ResolveError:
@@ -172,23 +168,21 @@ def _missing(pins: Collection[WheelPin], offered: Sequence[Found]) -> list[Wheel
     return [pin for pin in pins if (pin.filename, pin.digest.hex) not in there]
 
 
-def _resolve(
-    question: Question, build: str, options: tuple[str, ...]
-) -> tuple[tuple[Found, ...], ...]:
+def _resolve(asked: Question, build: str) -> tuple[tuple[Found, ...], ...]:
     """Resolve so that torch is of a certain build.
 
     First as the user's indexes would have it, other builds that they hold left out; then with
     the one that a folder of the user's holds; then with PyTorch's own index.
     """
     if build == builds.AUTO:
-        return uv.ask(question)
+        return uv.ask(asked)
     first: ResolveError | None = None
     got: str | None = None
     others: tuple[str, ...] = ()
     try:
         for _ in range(_BUILDS):
             limits = tuple(f"torch!={version}" for version in others)
-            answer = uv.ask(replace(question, constraints=limits))
+            answer = uv.ask(_limited(asked, *limits))
             got = _build_of_torch(answer)
             if got in (build, None):
                 return answer
@@ -198,12 +192,12 @@ def _resolve(
             others += (version,)
     except ResolveError as error:
         first = error if got is None else None
-    for found in _versions_in(uv.folders(options), build, question.target):
+    for found in _versions_in(uv.folders(asked.options, asked.settings), build, asked.target):
         with suppress(ResolveError):  # an older one may fit, and PyTorch's index comes after
-            return uv.ask(replace(question, constraints=(f"torch=={found}",)))
+            return uv.ask(_limited(asked, f"torch=={found}"))
     backend = ("--torch-backend", build)
     try:
-        answer = uv.ask(replace(question, arguments=(*question.arguments, *backend)))
+        answer = uv.ask(replace(asked, arguments=(*asked.arguments, *backend)))
     except ResolveError as error:
         if first is not None:
             raise first from None
@@ -211,6 +205,11 @@ def _resolve(
     if _build_of_torch(answer) not in (build, None):
         raise _without(build, got, "")
     return answer
+
+
+def _limited(asked: Question, *limits: str) -> Question:
+    """Return the question with further constraints."""
+    return replace(asked, constraints=(*asked.constraints, *limits))
 
 
 def _without(build: str, got: str | None, why: str) -> ResolveError:
