@@ -12,10 +12,12 @@ from __future__ import annotations
 import posixpath
 import re
 from collections.abc import Iterable
+from pathlib import Path
 
 from msgspec import Struct
 
 from torchship.errors import ProjectError
+from torchship.project import textfile
 
 
 class Pattern(Struct, frozen=True, kw_only=True):
@@ -30,6 +32,21 @@ class Patterns(Struct, frozen=True):
     """Patterns in their order; the last one that matches a path or a parent of it decides."""
 
     patterns: tuple[Pattern, ...] = ()
+
+    @classmethod
+    def of(cls, root: Path) -> Patterns:
+        """Read the file of a project; no patterns where there is none."""
+        path = root / ".dockerignore"
+        try:
+            lines = textfile.read(path).decode("utf-8-sig").splitlines()
+        except FileNotFoundError:
+            return cls()
+        except OSError as fault:
+            hint = "make it a file, or take it away"
+            raise ProjectError(f"{path} cannot be read: {fault.strerror}", hint=hint) from None
+        except UnicodeDecodeError:
+            raise ProjectError(f"{path} is not UTF-8 text", hint="save it as UTF-8") from None
+        return cls.parse(lines, origin=".dockerignore")
 
     @classmethod
     def parse(cls, lines: Iterable[str], *, origin: str) -> Patterns:

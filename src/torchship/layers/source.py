@@ -31,7 +31,6 @@ from torchship.layers.archive import Archive, Entry, Kind
 from torchship.layers.dockerignore import Patterns
 from torchship.layers.layer import Materials
 from torchship.layers.layout import GID, UID, WORKDIR
-from torchship.project import textfile
 
 RESULTS = ("lightning_logs", "mlruns", "output", "outputs", "runs", "wandb")
 """Of `DEFAULTS`, the folders that may hold what a program reads, too."""
@@ -159,7 +158,7 @@ def _holds_more_than_runs(folder: Path) -> bool:
 
 
 def _own(root: Path, exclude: Iterable[str]) -> Patterns:
-    found = Patterns.parse(_ignore_file(root), origin=".dockerignore")
+    found = Patterns.of(root)
     return found + Patterns.parse(exclude, origin="exclude in [tool.torchship]")
 
 
@@ -236,19 +235,6 @@ class SourceRecipe(Struct, frozen=True, kw_only=True):
 
 def _add_folder(archive: Archive, path: str) -> None:
     archive.add(Entry(path=path, kind=Kind.DIRECTORY, mode=0o755, uid=UID, gid=GID))
-
-
-def _ignore_file(root: Path) -> list[str]:
-    path = root / ".dockerignore"
-    try:
-        return textfile.read(path).decode("utf-8-sig").splitlines()
-    except FileNotFoundError:
-        return []
-    except OSError as fault:
-        hint = "make it a file, or take it away"
-        raise ProjectError(f"{path} cannot be read: {fault.strerror}", hint=hint) from None
-    except UnicodeDecodeError:
-        raise ProjectError(f"{path} is not UTF-8 text", hint="save it as UTF-8") from None
 
 
 def _walk(
