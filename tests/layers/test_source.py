@@ -373,6 +373,46 @@ def test_a_cache_goes_in_where_an_exception_names_it(project):
     assert given("!src/models", "src") == (["main.py"], ())
 
 
+LEFT_BEHIND = (
+    *("src/__pycache__/a.pyc", "src/.ipynb_checkpoints/a.ipynb", "src/x.egg-info/PKG-INFO"),
+    *("src/sub/.git", "src/.mypy_cache/deep/er/x", "src/old.pyc", "src/.DS_Store", "src/.git/HEAD"),
+)
+
+
+@pytest.mark.parametrize(
+    "patterns",
+    [
+        *(("*", "!src", "!main.py"), ("*", "!src/", "!main.py"), ("*", "!src/**", "!main.py")),
+        *(("!src",), ("**", "!src", "!main.py"), ("*", "!src/*", "!main.py"), ()),
+    ],
+    ids=" ".join,
+)
+def test_a_list_of_what_goes_in_takes_no_cache_with_it(project, patterns):
+    """An exception is for what tools leave behind where it names that, not where it is around."""
+    root = project(dict.fromkeys(["main.py", "src/a.py", "src/sub/b.py", *LEFT_BEHIND], ""))
+    assert paths(root, exclude=patterns) == ["main.py", "src/a.py", "src/sub/b.py"]
+
+
+@pytest.mark.parametrize(
+    ("patterns", "taken"),
+    [
+        (["!src/__pycache__"], ["src/__pycache__/a.pyc"]),
+        (["*", "!src/__pycache__/a.pyc"], ["src/__pycache__/a.pyc"]),
+        (["*", "!src", "!**/.git"], ["src/.git/HEAD", "src/sub/.git"]),
+        (["*", "!src/.git", "src/.git/HEAD"], []),
+        (["*", "!src/*.pyc"], ["src/old.pyc"]),
+        (["!src/.mypy_cache"], ["src/.mypy_cache/deep/er/x"]),
+        (["!src/.mypy_cache/deep/*/x"], ["src/.mypy_cache/deep/er/x"]),
+    ],
+    ids=str,
+)
+def test_what_tools_leave_behind_goes_in_by_its_name(project, patterns, taken):
+    """A bundled repository, say, that the program reads: with all that is in it."""
+    root = project(dict.fromkeys(["src/a.py", *LEFT_BEHIND], ""))
+    given = [file.path for file in collect(root, exclude=patterns).files if not file.is_folder]
+    assert [path for path in given if path in LEFT_BEHIND] == taken
+
+
 def test_results_that_stay_out_by_default_are_told(project):
     """Of folders of results it is said that they stay out, unless the project decides it."""
     root = project(

@@ -21,11 +21,21 @@ from torchship.project import textfile
 
 
 class Pattern(Struct, frozen=True, kw_only=True):
-    """One pattern: ``text`` is cleaned, ``exception`` is true where it began with ``!``."""
+    """One pattern: ``text`` is cleaned, ``exception`` is true where it began with ``!``.
+
+    What a ``firm`` one matches is taken back by an exception that names it, and by no other. That
+    is no rule of Docker's, but for defaults of ours: ``*`` and ``!src``, a list of what goes in,
+    take back no cache below ``src``.
+    """
 
     text: str
     exception: bool
     regex: re.Pattern[str]
+    firm: bool = False
+
+    def names(self, path: str) -> bool:
+        """Say whether this is meant for a path itself, and not for all in a folder."""
+        return bool(self.text.rpartition("/")[2].strip("*")) and bool(self.regex.fullmatch(path))
 
 
 class Patterns(Struct, frozen=True):
@@ -87,13 +97,25 @@ class Patterns(Struct, frozen=True):
 
         Returns that and which patterns match the path or a parent, to be told of its children.
         """
-        hits = set(above)
-        matched = False
-        for number, pattern in enumerate(self.patterns):
-            if number in hits or pattern.regex.fullmatch(path):
-                hits.add(number)
-                matched = not pattern.exception
-        return matched, frozenset(hits)
+        hits = {
+            number
+            for number, pattern in enumerate(self.patterns)
+            if number in above or pattern.regex.fullmatch(path)
+        }
+        if self._has_firm(hits):
+            # What was decided of a folder that a firm pattern matches holds for what is in it.
+            meant = above if self._has_firm(above) else frozenset()
+            hits = {
+                hit
+                for hit in hits
+                if not self.patterns[hit].exception
+                or hit in meant
+                or self.patterns[hit].names(path)
+            }
+        return bool(hits) and not self.patterns[max(hits)].exception, frozenset(hits)
+
+    def _has_firm(self, hits: Iterable[int]) -> bool:
+        return any(self.patterns[hit].firm for hit in hits)
 
     def leave_out(
         self, folder: str, hits: frozenset[int], number: int

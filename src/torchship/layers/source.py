@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from torchship import canonical
 from torchship.amounts import counted
@@ -48,7 +49,10 @@ DEFAULTS = (
     # what it pins is in the image, and its time would give every relock another digest
     "torchship.lock",
 )  # fmt: skip
-"""Left out unless ``.dockerignore`` or ``exclude`` takes it back, as in ``!outputs``."""
+"""Left out unless ``.dockerignore`` or ``exclude`` takes it back, as in ``!outputs``.
+
+What stays out at any depth is taken back by its name: ``!src`` is not for ``src/__pycache__``.
+"""
 
 LARGE = 64 << 20
 """Bytes: a file of that size is better pinned as data, in a layer of its own."""
@@ -99,7 +103,7 @@ def collect(root: Path, *, exclude: Iterable[str] = (), allow: Iterable[str] = (
     ``allow`` are patterns of files that are no secrets, whatever they look like. Raises
     `SecretFound`, and `ProjectError` that names every file which cannot go in, and why.
     """
-    patterns = Patterns.parse(DEFAULTS, origin="the defaults") + _own(root, exclude)
+    patterns = _defaults() + _own(root, exclude)
     allowed = Patterns.parse(allow, origin="allow in [tool.torchship]")
     files: list[SourceFile] = []
     faults: list[str] = []
@@ -155,6 +159,11 @@ def _holds_more_than_runs(folder: Path) -> bool:
         )
     except OSError:
         return False  # what cannot be looked into is not missed
+
+
+def _defaults() -> Patterns:
+    found = Patterns.parse(DEFAULTS, origin="the defaults").patterns
+    return Patterns(tuple(replace(each, firm=each.text.startswith("**/")) for each in found))
 
 
 def _own(root: Path, exclude: Iterable[str]) -> Patterns:
