@@ -16,6 +16,7 @@ from torchship.errors import EngineError, LayerError
 from torchship.oci.prune import prune
 from torchship.oci.store import Store
 from torchship.platform import Platform
+from torchship.runs.execution import execute
 
 from .conftest import linux
 
@@ -283,6 +284,19 @@ def test_what_was_written_where_nothing_is_kept_is_told(store, image, tmp_path):
         "6 files written outside /output were not kept: deep/1, deep/2, deep/3, deep/4, deep/5, ..."
         " (TORCHSHIP_OUTPUT names /output)"
     ]
+
+
+def test_a_run_leaves_no_setuid_file(store, image, tmp_path):
+    """The program is the caller outside: whoever started such a file of its would be, too."""
+    output, log = tmp_path / "run" / "output", tmp_path / "run" / "log"
+    output.mkdir(parents=True)
+    output.parent.chmod(0o755)
+    script = "echo a > /output/a; chmod 6755 /output/a; stat -c %a /output/a"
+    request = Request(image=image, command=("bash", "-c", script), output=output, log=log)
+    done = execute(request, Native(store), metrics_of=(), output=output, log=log, seed=None)
+    assert (done.run.status, log.read_text()) == (0, "6755\n")
+    assert (output / "a").stat().st_mode & 0o7777 == 0o755
+    assert output.parent.stat().st_mode & 0o777 == 0o755
 
 
 @pytest.mark.parametrize("way", ["symlink", "dots"])

@@ -18,6 +18,7 @@ from torchship.engines.docker import Docker
 from torchship.engines.request import Mount, Request
 from torchship.errors import EngineError
 from torchship.oci.store import Store
+from torchship.runs.execution import execute
 
 pytestmark = pytest.mark.engine
 
@@ -378,6 +379,32 @@ def test_outputs_belong_to_the_caller(daemon, store, folder, place, caller, user
         assert path.lstat().st_uid == caller, path
     assert Path("/etc/passwd").stat() == passwd or Path("/etc/passwd").stat().st_uid == 0
     assert daemon.docker("image", "ls", "--quiet", "--filter=dangling=true") == ""
+
+
+@pytest.mark.parametrize("caller", [0, OTHER_USER])
+@pytest.mark.parametrize("user", ["1000:1000", ""])
+def test_a_run_leaves_no_setuid_file(daemon, store, folder, place, caller, user):
+    """It is written into a directory that is closed to others, and harmless afterwards."""
+    image = make(store, f"localhost/me/setuid{user.partition(':')[0]}:v1", "s", user=user)
+    Docker(store).prepare(image)
+    held = image.config.digest
+    for path in (place, place.parent):
+        os.chown(path, caller, caller)
+    script = "echo a > /output/a && chmod 6755 /output/a && stat -c %a /output/a > /output/b"
+    log = place.parent / "log"
+
+    def call() -> int:
+        engine = Docker(store, progress=Told(sys.stderr))
+        engine._prepared[str(image.descriptor.digest)] = str(held)  # the store is root's here
+        request = Request(image=image, command=("sh", "-c", script), output=place, log=log)
+        done = execute(request, engine, metrics_of=(), output=place, log=log, seed=None)
+        return done.run.status
+
+    assert as_user(caller, call) == 0
+    assert (place / "b").read_text() == "6755\n"
+    assert (place / "a").stat().st_mode & 0o7777 == 0o755
+    assert (place / "a").stat().st_uid == caller
+    assert place.parent.stat().st_mode & 0o777 == 0o755
 
 
 def test_no_permission_on_the_socket(daemon, store):

@@ -19,6 +19,7 @@ from torchship.engines.podman import Podman
 from torchship.engines.request import Mount, Request
 from torchship.errors import EngineError
 from torchship.oci.store import Store
+from torchship.runs.execution import execute
 
 pytestmark = pytest.mark.engine
 
@@ -182,6 +183,20 @@ def test_an_edited_image_brings_only_what_is_new(podman, store, image, run):
     assert left == [str(edited.config.digest)]
     assert run("cat /srv/text1", image=edited)[1] == "an edit"
     make(store, NAME, "one", "two")
+
+
+def test_a_run_leaves_no_setuid_file(podman, store, image, tmp_path):
+    """It is written into a directory that is closed to others, and harmless afterwards."""
+    output, log = tmp_path / "run" / "output", tmp_path / "run" / "log"
+    output.mkdir(parents=True)
+    output.parent.chmod(0o755)
+    script = "echo a > /output/a && chmod 6755 /output/a && stat -c %a /output/a > /output/b"
+    request = Request(image=image, command=("sh", "-c", script), output=output, log=log)
+    done = execute(request, Podman(store), metrics_of=(), output=output, log=log, seed=None)
+    assert done.run.status == 0
+    assert (output / "b").read_text() == "6755\n"
+    assert (output / "a").stat().st_mode & 0o7777 == 0o755
+    assert output.parent.stat().st_mode & 0o777 == 0o755
 
 
 @pytest.mark.parametrize("also", [(), ("huge passwd",)])

@@ -18,6 +18,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from msgspec import Struct
+
+from torchship.engines.descent import change_mode, enter, walk
 from torchship.errors import EngineError
 
 _ACL = "system.posix_acl_access"
@@ -25,6 +28,7 @@ _VERSION = 2
 _USER_OBJ, _USER, _GROUP_OBJ, _MASK, _OTHER = 0x01, 0x02, 0x04, 0x10, 0x20
 _ALL = 0o7
 _NOBODY = 0xFFFFFFFF
+_BORROWED = stat.S_ISUID | stat.S_ISGID
 
 
 @contextmanager
@@ -73,16 +77,9 @@ def _open_to(uid: int, folder: Path, mode: int) -> None:
 def all_mine(folder: Path) -> bool:
     """Tell whether everything below a folder belongs to the caller."""
     mine = os.geteuid()
-
-    def refuse(error: OSError) -> None:
-        raise error
-
     try:
-        return all(
-            os.stat(name, dir_fd=inside, follow_symlinks=False).st_uid == mine
-            for _, folders, files, inside in os.fwalk(folder, onerror=refuse)
-            for name in (*folders, *files)
-        )
+        with _inside(folder) as top:
+            return all(found.status.st_uid == mine for found in _entries(top))
     except PermissionError:  # a folder that its owner alone may read
         return False
 
@@ -90,6 +87,55 @@ def all_mine(folder: Path) -> bool:
 def take(folder: Path) -> None:
     """Give all below a folder to the caller, who is root. Symlinks are not followed."""
     uid, gid = os.geteuid(), os.getegid()
-    for _, folders, files, inside in os.fwalk(folder):
-        for name in (*folders, *files):
-            os.chown(name, uid, gid, dir_fd=inside, follow_symlinks=False)
+    with _inside(folder) as top:
+        for found in _entries(top):
+            os.chown(found.name, uid, gid, dir_fd=found.inside, follow_symlinks=False)
+
+
+def disarm(folder: Path) -> bool:
+    """Take the setuid and setgid bits from every file below a folder; no symlink is followed.
+
+    With them a program of the image's could be started as the caller by anybody. Returns whether
+    certainly none is left: of another user's files only root can take them.
+    """
+    none_left = True
+    try:
+        with _inside(folder) as top:
+            for found in _entries(top):
+                mode = stat.S_IMODE(found.status.st_mode)
+                if not stat.S_ISREG(found.status.st_mode) or not mode & _BORROWED:
+                    continue
+                try:
+                    change_mode(found.name, mode & ~_BORROWED, found.inside)
+                except PermissionError:
+                    none_left = False
+    except OSError:  # a closed folder of another user's, or one that changes meanwhile
+        return not os.path.lexists(folder)
+    return none_left
+
+
+class _Entry(Struct, frozen=True, kw_only=True):
+    name: str
+    inside: int
+    status: os.stat_result
+
+
+def _entries(top: int) -> Iterator[_Entry]:
+    for opened in walk(top):
+        for name in (*opened.folders, *opened.files):
+            status = os.stat(name, dir_fd=opened.descriptor, follow_symlinks=False)
+            yield _Entry(name=name, inside=opened.descriptor, status=status)
+
+
+@contextmanager
+def _inside(folder: Path) -> Iterator[int]:
+    """Open a folder, also where the program closed it to its owner."""
+    parent = os.open(folder.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        top = enter(folder.name, parent)
+    finally:
+        os.close(parent)
+    try:
+        yield top
+    finally:
+        os.close(top)

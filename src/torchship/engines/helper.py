@@ -34,7 +34,9 @@ def chown(client: Client, folder: Path) -> None:
     try:
         client.tell(
             *("run", "--rm", "--network=none", "--pull=never", "--user=0:0", "--log-driver=none"),
+            # FOWNER: to give a setuid file away is to change its mode, too
             *("--cap-drop=ALL", "--cap-add=CHOWN", "--cap-add=DAC_READ_SEARCH"),
+            "--cap-add=FOWNER",
             *("--security-opt=no-new-privileges", "--security-opt=label=disable"),
             *(word for path in shown for word in bind(path, str(path), read_only=True)),
             *bind(folder, OUTPUT, read_only=False),

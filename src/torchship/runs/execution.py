@@ -23,6 +23,7 @@ from torchship.runs.claims import claims
 from torchship.runs.outputs import outputs
 from torchship.runs.parameters import parameters, workers
 from torchship.runs.record import Determinism, ImageUsed, Record, Run, Source
+from torchship.runs.shelter import sheltered
 
 BASE = "org.opencontainers.image.base.name"
 """OCI image-spec, annotations.md: what an image stands on."""
@@ -77,7 +78,8 @@ def execute(
     ``runs`` is how many a record is to hold: of many, each keeps fewer steps of its curve.
     """
     began, clock = datetime.now(UTC).replace(microsecond=0), time.monotonic()
-    status = engine.run(request)
+    with sheltered(output):
+        status = engine.run(request)
     seconds = time.monotonic() - clock
     found, fault = metrics.NOTHING, None
     try:
