@@ -96,6 +96,22 @@ class Debs:
 
 
 @pytest.fixture
+def project(tmp_path):
+    """Return a function that writes files of a project, and its root."""
+    root = tmp_path / "project"
+    root.mkdir()
+
+    def write(files):
+        for name, text in files.items():
+            path = root / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text)
+        return root
+
+    return write
+
+
+@pytest.fixture
 def debs(tmp_path):
     """Return a place to make packages in."""
     folder = tmp_path / "debs"

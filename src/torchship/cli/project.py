@@ -217,7 +217,7 @@ def built(
     """
     from torchship import pipeline
     from torchship.amounts import size
-    from torchship.layers.source import left_out
+    from torchship.layers.selection import left_out
     from torchship.oci.describe import describe
     from torchship.project import lock as lockfile
 

@@ -1,27 +1,19 @@
 """The project's own files: the last layer, the one that changes with every edit.
 
-What goes in is decided by `DEFAULTS`, then ``.dockerignore``, then ``exclude``, as one list of
-patterns, so that a later ``!`` takes back what an earlier one leaves out. Some folders say
-themselves what they are. Caches (``CACHEDIR.TAG``) and run directories (``record.json`` beside the
-runs' own files) stay out unless an exception names them: a model that was downloaded lies in a
-cache, too. Virtual environments (``pyvenv.cfg``, ``conda-meta``) never go in.
-
-A folder that is not left out goes in, as it does for Docker, even where nothing in it does: a
-program may count on it.
+What goes in is a `Selection`. Each file is read once for its digest and for what looks like a
+secret, and again when the layer is written.
 """
 
 from __future__ import annotations
 
 import hashlib
 import os
-import re
 import stat
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import BinaryIO
 
 from msgspec import Struct
-from msgspec.structs import replace
 
 from torchship import canonical
 from torchship.amounts import counted
@@ -32,38 +24,10 @@ from torchship.layers.archive import Archive, Entry, Kind
 from torchship.layers.dockerignore import Patterns
 from torchship.layers.layer import Materials
 from torchship.layers.layout import GID, UID, WORKDIR
-
-RESULTS = ("lightning_logs", "mlruns", "output", "outputs", "runs", "wandb")
-"""Of `DEFAULTS`, the folders that may hold what a program reads, too."""
-
-DEFAULTS = (
-    # version control
-    "**/.git", "**/.hg", "**/.svn",
-    # what Python and its tools leave behind
-    "**/__pycache__", "**/*.py[co]", "**/.ipynb_checkpoints", "**/.mypy_cache", "**/.nox",
-    "**/.pytest_cache", "**/.ruff_cache", "**/.tox", "**/*.egg-info",
-    # editors and desktops
-    "**/.DS_Store", "**/.idea", "**/.vscode",
-    # what training leaves behind: torchship's runs and TensorBoard's, outputs, other trackers
-    *RESULTS,
-    # what it pins is in the image, and its time would give every relock another digest
-    "torchship.lock",
-)  # fmt: skip
-"""Left out unless ``.dockerignore`` or ``exclude`` takes it back, as in ``!outputs``.
-
-What stays out at any depth is taken back by its name: ``!src`` is not for ``src/__pycache__``.
-"""
+from torchship.layers.selection import Selection
 
 LARGE = 64 << 20
 """Bytes: a file of that size is better pinned as data, in a layer of its own."""
-
-_AS_DEFAULT = len(DEFAULTS) - 1  # what says itself that it is no source is left out as these are
-_ENVIRONMENT = frozenset({"conda-meta", "pyvenv.cfg"})
-_RUN = frozenset({"output", "record.json", "stdout.log"})  # of one run; a record's has a folder
-_ONE_OF_SEVERAL = re.compile(r"seed-\d+|run-\d+")  # for each
-_RECORD = b'{"_type":"https://in-toto.io/Statement/'  # as `torchship.runs.statement` begins one
-_TAG = "CACHEDIR.TAG"
-_CACHE = b"Signature: 8a477f597d28d172789f06886806bc55"  # Cache Directory Tagging Specification
 
 
 class SourceFile(Struct, frozen=True, kw_only=True):
@@ -103,13 +67,12 @@ def collect(root: Path, *, exclude: Iterable[str] = (), allow: Iterable[str] = (
     ``allow`` are patterns of files that are no secrets, whatever they look like. Raises
     `SecretFound`, and `ProjectError` that names every file which cannot go in, and why.
     """
-    patterns = _defaults() + _own(root, exclude)
     allowed = Patterns.parse(allow, origin="allow in [tool.torchship]")
+    selection = Selection(root, exclude=exclude)
     files: list[SourceFile] = []
     faults: list[str] = []
     findings: list[secrets.Finding] = []
-    caches: list[str] = []
-    for entry, path in _walk(root, patterns, faults, caches):
+    for entry, path in selection:
         try:
             file, reason = _read(root, entry, path)
         except ProjectError as fault:
@@ -121,6 +84,7 @@ def collect(root: Path, *, exclude: Iterable[str] = (), allow: Iterable[str] = (
         files.append(file)
         if reason is not None and not allowed.matches(path):
             findings.append(secrets.Finding(path=path, reason=reason))
+    faults += selection.faults
     if faults:
         raise ProjectError(
             f"{root} cannot go into an image: {'; '.join(sorted(faults))}",
@@ -129,46 +93,8 @@ def collect(root: Path, *, exclude: Iterable[str] = (), allow: Iterable[str] = (
     secrets.refuse(findings)
     return Tree(
         files=tuple(sorted(files, key=lambda file: file.path.encode())),
-        caches=tuple(sorted(caches)),
+        caches=tuple(sorted(selection.caches)),
     )
-
-
-def left_out(root: Path, *, exclude: Iterable[str] = ()) -> tuple[str, ...]:
-    """Return which of `RESULTS` the project has, and its own patterns say nothing of.
-
-    Folders that hold nothing but run directories of torchship's are no news.
-    """
-    here = [name for name in RESULTS if (root / name).is_dir()]
-    if not here:
-        return ()
-    own = _own(root, exclude)
-    return tuple(
-        name
-        for name in here
-        if not own.decide(name, frozenset())[1]
-        and not own.may_take_back(name)
-        and _holds_more_than_runs(root / name)
-    )
-
-
-def _holds_more_than_runs(folder: Path) -> bool:
-    try:
-        return not all(
-            path.is_dir() and _is_run(path, [each.name for each in path.iterdir()])
-            for path in folder.iterdir()
-        )
-    except OSError:
-        return False  # what cannot be looked into is not missed
-
-
-def _defaults() -> Patterns:
-    found = Patterns.parse(DEFAULTS, origin="the defaults").patterns
-    return Patterns(tuple(replace(each, firm=each.text.startswith("**/")) for each in found))
-
-
-def _own(root: Path, exclude: Iterable[str]) -> Patterns:
-    found = Patterns.of(root)
-    return found + Patterns.parse(exclude, origin="exclude in [tool.torchship]")
 
 
 def large(files: Iterable[SourceFile]) -> tuple[SourceFile, ...]:
@@ -244,75 +170,6 @@ class SourceRecipe(Struct, frozen=True, kw_only=True):
 
 def _add_folder(archive: Archive, path: str) -> None:
     archive.add(Entry(path=path, kind=Kind.DIRECTORY, mode=0o755, uid=UID, gid=GID))
-
-
-def _walk(
-    root: Path, patterns: Patterns, faults: list[str], caches: list[str]
-) -> Iterator[tuple[os.DirEntry[str], str]]:
-    """Yield what goes in, of folders those in which nothing does."""
-
-    def walk(
-        folder: str, entries: list[os.DirEntry[str]], above: frozenset[int]
-    ) -> Iterator[tuple[os.DirEntry[str], str]]:
-        for entry in entries:
-            path = f"{folder}/{entry.name}" if folder else entry.name
-            left_out, hits = patterns.decide(path, above)
-            if not entry.is_dir(follow_symlinks=False):
-                if not left_out:
-                    yield entry, path
-            elif not left_out or patterns.may_take_back(path):
-                below = _entries(root, path, faults)
-                names = {each.name for each in below or ()}
-                if below is None or names & _ENVIRONMENT:
-                    continue
-                is_cache = _is_cache(root / path, names)
-                if is_cache or _is_run(root / path, names):
-                    was_left_out = left_out
-                    left_out, hits = patterns.leave_out(path, hits, _AS_DEFAULT)
-                    if left_out and not patterns.names_below(path):
-                        if is_cache and not was_left_out:
-                            caches.append(path)
-                        continue
-                empty = not left_out
-                for found in walk(path, below, hits):
-                    empty = False
-                    yield found
-                if empty:
-                    yield entry, path
-
-    yield from walk("", _entries(root, "", faults) or [], frozenset())
-
-
-def _entries(root: Path, folder: str, faults: list[str]) -> list[os.DirEntry[str]] | None:
-    try:
-        with os.scandir(root / folder) as found:
-            return list(found)
-    except OSError as fault:
-        faults.append(f"{folder or '.'} cannot be listed ({fault.strerror})")
-        return None
-
-
-def _is_cache(folder: Path, names: Collection[str]) -> bool:
-    return _TAG in names and _begins(folder / _TAG, _CACHE)
-
-
-def _is_run(folder: Path, names: Collection[str]) -> bool:
-    """Tell whether a folder of these names is a run directory (`torchship.runs.run`)."""
-    return (
-        "record.json" in names
-        and (_RUN.issubset(names) or any(_ONE_OF_SEVERAL.fullmatch(name) for name in names))
-        and _begins(folder / "record.json", _RECORD)
-    )
-
-
-def _begins(path: Path, words: bytes) -> bool:
-    try:
-        if not path.is_file():  # a pipe would be waited for
-            return False
-        with path.open("rb") as stream:
-            return stream.read(len(words)) == words
-    except OSError:
-        return False  # where it goes in, it is named as what cannot be read
 
 
 def _read(root: Path, entry: os.DirEntry[str], path: str) -> tuple[SourceFile, str | None]:
