@@ -148,6 +148,16 @@ def test_no_network_unless_asked(machine, bare):
         server.server_close()
 
 
+def test_a_failed_download_tells_how_to_get_a_network(machine, bare):
+    """Of a program that had none, and looked for one; what else fails has other reasons."""
+    fetch = "import urllib.request; urllib.request.urlopen('http://data.example/x')"
+    hint = "the program had no network: --network gives it"
+    process = machine.start("run", *NATIVE, bare, "--", "python", "-c", fetch)
+    assert hint in process.communicate()[1]
+    assert process.returncode == 1
+    assert hint not in machine.torchship("run", *NATIVE, bare, "--", "sh", "-c", "exit 1").err
+
+
 def test_ctrl_c_reaches_the_program(machine, bare):
     """The program can save its work when Ctrl-C comes; its status is returned."""
     (bare / "main.py").write_text(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from dataclasses import replace
 
 import pytest
 
@@ -157,6 +158,22 @@ def test_the_first_failure_ends_it(recorded, tmp_path):
     assert [run.status for run in made.runs] == [0, 3]
     with pytest.raises(RunError, match="the run with seed 2 ended with exit status 3"):
         check(made, declared(image()), RecordDirectory(path=tmp_path))
+
+
+@pytest.mark.parametrize("network", [False, True])
+def test_a_failure_for_want_of_a_network_is_told(recorded, tmp_path, network):
+    """With the option that gives it, and not to those who gave it."""
+    offline = "socket.gaierror: [Errno -3] Temporary failure in name resolution\n"
+
+    def program(request):
+        request.log.write_text(offline)
+        return 1
+
+    made = replace(recorded(program), network=network)
+    with pytest.raises(RunError, match="seed 1 ended with exit status 1") as caught:
+        check(made, declared(image()), RecordDirectory(path=tmp_path / "record"))
+    assert ("--network" in caught.value.hint) is not network
+    assert str(tmp_path / "record") in caught.value.hint
 
 
 def test_a_metric_that_is_not_there_cannot_be_published(recorded, tmp_path):

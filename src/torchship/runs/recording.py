@@ -20,7 +20,7 @@ from torchship.progress import Progress
 from torchship.project.project import Metric
 from torchship.project.revision import Revision
 from torchship.project.seeds import seeded
-from torchship.runs import capacity, profile
+from torchship.runs import capacity, offline, profile
 from torchship.runs.claims import claims
 from torchship.runs.execution import Declared, Execution, execute, source, used
 from torchship.runs.inside import TENSORS, Facts, check_data, tensors
@@ -286,13 +286,14 @@ def _lacking(metric: Metric, folder: RunDirectory) -> MetricsError:
 
 def check(made: Record, declared: Declared, done_in: RecordDirectory) -> None:
     """Raise `RunError` or `MetricsError` where a record is nothing that an author can publish."""
-    for run in made.runs:
+    for place, run in enumerate(made.runs, start=1):
         if run.status != 0:
             seed = "a run" if run.seed is None else f"the run with seed {run.seed}"
-            raise RunError(
-                f"{seed} ended with exit status {run.status}",
-                hint=f"see what it printed in {done_in.path}; no record is made of failed runs",
-            )
+            log = RunDirectory(path=folder_of(done_in.path, run.seed, place)).log
+            hint = f"see what it printed in {done_in.path}; no record is made of failed runs"
+            if not made.network and offline.missed(log):
+                hint = f"{offline.HINT}; see what it printed in {log}"
+            raise RunError(f"{seed} ended with exit status {run.status}", hint=hint)
     claimed = {claim.name for claim in made.claims}
     missing = [metric.name for metric in declared.metrics if metric.name not in claimed]
     if missing:
