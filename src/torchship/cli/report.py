@@ -71,7 +71,7 @@ def draw_beside(run: Path) -> None:
 def _page(author: Published | None, made: Published, folder: Path) -> str:
     """Draw the page; ``folder`` may hold what the runs of ``made`` left."""
     from torchship.runs.confusion import find
-    from torchship.runs.report import render
+    from torchship.runs.report.page import render
 
     image = _image((author or made).record)
     found = find(folder, made.record)
@@ -84,7 +84,7 @@ def _page(author: Published | None, made: Published, folder: Path) -> str:
 
 def _saved(page: str, output: Path | None, run: Path) -> Path:
     """Write a page where the user said, or beside the run; return its path."""
-    from torchship.runs.report import FILE
+    from torchship.runs.report.page import FILE
 
     if output is not None:
         output.write_text(page, encoding="utf-8", newline="\n")

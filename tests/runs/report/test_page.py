@@ -27,14 +27,15 @@ from torchship.oci.describe import ImageDescription, LayerDescription
 from torchship.oci.image import Image
 from torchship.platform import Platform
 from torchship.project.project import Metric
-from torchship.runs import report
-from torchship.runs.claim_figure import claim_figure
 from torchship.runs.claims import observations
-from torchship.runs.contents import contents
+from torchship.runs.difference import first_difference
 from torchship.runs.judgement import Level
-from torchship.runs.panels import panels
 from torchship.runs.publishing import Published, read
 from torchship.runs.record import Curve, Hardware, Record, Run
+from torchship.runs.report.claim_figure import claim_figure
+from torchship.runs.report.contents import contents
+from torchship.runs.report.page import render
+from torchship.runs.report.panels import panels
 from torchship.runs.statement import encode
 from torchship.runs.verdict import compare
 
@@ -49,7 +50,7 @@ HOSTILE = (
 
 def page(author: Record, here: Record | None = None, **more) -> str:
     """Return the report of records as they come from a file."""
-    return report.render(published(author), published(here) if here else None, **more)
+    return render(published(author), published(here) if here else None, **more)
 
 
 def published(made: Record) -> Published:
@@ -204,13 +205,13 @@ def test_a_page_is_well_formed(case):
 def test_the_same_records_give_the_same_bytes():
     """Another process with other hashes of strings writes the very same page."""
     code = (
-        "import sys; from tests.runs import test_report as t; "
+        "import sys; from tests.runs.report import test_page as t; "
         "sys.stdout.buffer.write(t.page(t.hostile(t.whole()), t.whole()).encode())"
     )
     pages = {
         subprocess.run(
             [sys.executable, "-c", code],
-            cwd=Path(__file__).parents[2],
+            cwd=Path(__file__).parents[3],
             env={**os.environ, "PYTHONHASHSEED": seed, "TZ": zone},
             capture_output=True,
             check=True,
@@ -294,7 +295,7 @@ def test_the_first_difference_is_said_and_drawn():
     source = page(author, here)
     assert "step 30, loss: 0.25 and 0.26" in Reader(source).text
     assert source.count(">first difference</text>") == 2  # of the loss, and of the gaps
-    (panel,) = panels(author.runs, here.runs, report.first_difference(author, here))
+    (panel,) = panels(author.runs, here.runs, first_difference(author, here))
     assert panel.marker.at == pytest.approx(66.67)
     assert [(line.side, line.strong) for line in panel.lines] == [
         ("author", False), ("author", True), ("here", True),
@@ -409,9 +410,7 @@ def test_a_long_record_makes_a_page_that_opens():
     made = record(*runs, metrics=tuple(Metric(name=name, better="higher") for name in names))
     other = replace(made, runs=made.runs[::-1][:500])
     started = time.process_time()
-    source = report.render(
-        Published(record=made, raw=b"one"), Published(record=other, raw=b"other")
-    )
+    source = render(Published(record=made, raw=b"one"), Published(record=other, raw=b"other"))
     assert time.process_time() - started < 20
     assert len(source) < 3_000_000
     assert "and 56 more claims" in source

@@ -10,7 +10,7 @@ import math
 from dataclasses import dataclass
 
 from torchship.runs.confusion import Confusion, Misread
-from torchship.runs.picture import data_uri
+from torchship.runs.report.picture import data_uri
 
 MOST_COLUMNS = 20
 """Labels that a table with numbers has room for."""

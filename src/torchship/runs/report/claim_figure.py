@@ -8,9 +8,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from torchship.runs.axis import Axis, Tick
 from torchship.runs.judgement import Judgement, Level
 from torchship.runs.record import Claim, Run
+from torchship.runs.report.axis import Axis, Tick
 
 MOST_POINTS = 200
 """Dots of one side in the figure of a claim."""

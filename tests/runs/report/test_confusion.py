@@ -15,20 +15,20 @@ import jsonschema
 import pytest
 from click.testing import CliRunner
 from tests.runs.records import record, run
-from tests.runs.test_report import HOSTILE, Reader, described, published
+from tests.runs.report.test_page import HOSTILE, Reader, described, published
 
 from torchship.cli import torchship
 from torchship.digest import Digest
 from torchship.errors import MetricsError
-from torchship.runs import report
 from torchship.runs.confusion import FILE, LARGEST, Confusion, Found, find, read
-from torchship.runs.matrix import laid_out
 from torchship.runs.outputs import outputs
-from torchship.runs.picture import png
 from torchship.runs.record import Record
+from torchship.runs.report.matrix import laid_out
+from torchship.runs.report.page import render
+from torchship.runs.report.picture import png
 from torchship.runs.statement import encode
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 SCHEMA = ROOT / "docs" / "confusion.schema.json"
 
 
@@ -65,7 +65,7 @@ def page(folder: Path, made: Record, here: Record | None = None) -> str:
     """Return the report of a record with what its runs left."""
     found = find(folder, here or made)
     second = published(here) if here else None
-    return report.render(published(made), second, confusion=found, image=described())
+    return render(published(made), second, confusion=found, image=described())
 
 
 # -- the file

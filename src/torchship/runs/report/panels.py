@@ -12,11 +12,11 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from torchship.amounts import counted
-from torchship.runs.axis import Axis, Tick
 from torchship.runs.curve import COUNTERS, places, step_name
 from torchship.runs.difference import FirstDifference
 from torchship.runs.legible import signed
 from torchship.runs.record import Curve, Run
+from torchship.runs.report.axis import Axis, Tick
 
 MOST_LINES = 12
 """Curves of one side in a panel."""

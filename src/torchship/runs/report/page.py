@@ -19,15 +19,17 @@ from typing import TYPE_CHECKING
 from torchship import __version__, amounts
 from torchship.oci.describe import ImageDescription
 from torchship.runs import legible
-from torchship.runs.claim_figure import ClaimFigure, claim_figure
 from torchship.runs.claims import observations
 from torchship.runs.confusion import Found
-from torchship.runs.contents import ImageContents, contents
 from torchship.runs.difference import environment, first_difference
 from torchship.runs.judgement import BEYOND_CHANCE, WITHIN_CHANCE, Judgement, Level
-from torchship.runs.matrix import Matrix, laid_out
-from torchship.runs.panels import compared_seed, gap_panel, panels
-from torchship.runs.passages import (
+from torchship.runs.publishing import Published
+from torchship.runs.record import Claim, Record, Run
+from torchship.runs.report.claim_figure import ClaimFigure, claim_figure
+from torchship.runs.report.contents import ImageContents, contents
+from torchship.runs.report.matrix import Matrix, laid_out
+from torchship.runs.report.panels import compared_seed, gap_panel, panels
+from torchship.runs.report.passages import (
     NO_TEST,
     Banner,
     RunTable,
@@ -36,8 +38,6 @@ from torchship.runs.passages import (
     machine,
     run_rows,
 )
-from torchship.runs.publishing import Published
-from torchship.runs.record import Claim, Record, Run
 from torchship.runs.student import quantile
 from torchship.runs.verdict import Verdict, compare
 from torchship.runs.wording import MOST_VALUES, limits, same_values, where
