@@ -89,6 +89,23 @@ def test_all_that_says_what_is_needed_is_there_before_it_is_installed(project):
     assert "pip install --no-cache-dir --requirement requirements.txt" in text
 
 
+def test_settings_of_uvs_are_none_of_pips(project):
+    """They stand in no layer before the code, whose every edit would install all again."""
+    uv = "[tool.uv]\nfind-links = ['w']\n"
+    text = render(project(TABLE + uv, requirements__txt="leaf\n", uv__toml="no-index = true\n"))
+    assert [line for line in text.splitlines() if line.startswith("COPY")] == [
+        "COPY requirements.txt .",
+        "COPY . .",
+    ]
+
+
+def test_a_project_that_installs_itself_is_refused(project):
+    """Its code comes after its packages."""
+    text = TABLE + '[project]\nname = "x"\ndependencies = ["leaf"]\n'
+    with pytest.raises(ProjectError, match=r"requirements\.txt has the project install itself"):
+        render(project(text, requirements__txt="-e .\n"))
+
+
 def test_dependencies_of_a_pyproject_are_read_when_it_is_built(project):
     """The Dockerfile does not age when they change; older Pythons read TOML by pip's own reader."""
     text = TABLE + '[project]\nname = "x"\nversion = "1"\ndependencies = ["leaf>=1"]\n'

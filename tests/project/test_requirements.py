@@ -61,7 +61,7 @@ def test_folders_of_wheels_start_at_the_file_that_names_them(project):
 @pytest.mark.parametrize(
     ("line", "fault"),
     [
-        ("-e .", "an editable install cannot go into an image"),
+        ("-e ./x", "an editable install cannot go into an image"),
         ("--editable=./x", "an editable install"),
         ("./local", "a local path cannot be pinned"),
         ("x @ file:///tmp/x.whl", "a local path"),
@@ -109,6 +109,96 @@ def test_requirements_that_go_on_are_joined(project):
     needs = read(found)
     assert (needs.lines, needs.constraints) == (("six >= 1.0", "tqdm"), ("tqdm<5",))
     assert needs.options == (f"--find-links {found.root}/wheels",)
+
+
+def test_options_stand_as_pip_takes_them(project):
+    """Several on one line, short ones with their value at once, paths in quotes or with blanks."""
+    more = {"more__txt": "tqdm \\\n  <5\n", "my file__txt": "six\n", "o__txt": "attrs\n"}
+    text = "--no-index --find-links wheels\n-f wheels --prefer-binary -fwheels\n-rmore.txt\n"
+    text += "-r 'my file.txt'\n-r my file.txt\n--requirement=o.txt --pre\n"
+    text += "--index-url https://a.invalid/s --extra-index-url=https://b.invalid/s\n"
+    text += "--only-binary :all:\n--only-binary=numpy --require-hashes --trusted-host a.invalid\n"
+    found = project(requirements__txt=text, **more)
+    (found.root / "wheels").mkdir()
+    needs = read(found)
+    assert needs.lines == ("tqdm <5", "six", "attrs")
+    assert needs.prerelease
+    assert needs.options == (
+        "--no-index",
+        f"--find-links {found.root}/wheels",
+        "--index-url https://a.invalid/s",
+        "--extra-index-url https://b.invalid/s",
+    )
+
+
+def test_folders_below_the_home_folder_are_found(project, monkeypatch, tmp_path):
+    """Pip writes a leading ~ out."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    found = project(requirements__txt="-f ~/project\n")
+    assert read(found).options == (f"--find-links {found.root}",)
+
+
+@pytest.mark.parametrize(
+    ("line", "fault", "way"),
+    [
+        ("--no-binary six", "--no-binary asks for a build from source", "pip wheel"),
+        ("--only-binary :none:", "--only-binary asks for a build", "leave the line out"),
+        ("--pre --no-binary :all:", "--no-binary asks for a build", "leave the line out"),
+        ("--no-binari six", "not an option that torchship knows; did you mean '--no-bin", "leave"),
+        ("--global-option x", "--global-option is not an option", "pip's settings"),
+        ("--", "-- is not an option", "leave"),
+        ("six --config-settings a=b", "--config-settings is no option of a requirement", "wheels"),
+        (f"six --hash=sha256:{'0' * 64} -e ./x", "-e is no option of a requirement", "leave"),
+        (f"six --hash=sha512:{'0' * 128}", "the hashes of six are sha512", "--hash=sha256"),
+        ("six.zip", "a local path cannot be pinned: six.zip", "pip wheel"),
+        ("six.tar.gz[x]; python_version > '3'", "a local path cannot be pinned", "pip wheel"),
+        ("six==${SIX}", "depends on a variable of the environment", "write its value"),
+        ("--index-url 'https://u:secret@h.invalid/s x'", "takes one address", None),
+        ("--find-links", "--find-links names nothing", None),
+        ("-r 'open.txt", "quotes of .* do not match", None),
+    ],
+)
+def test_what_cannot_be_followed_is_named_with_its_line(project, line, fault, way):
+    """An option is never passed over: what it would change, somebody counts on."""
+    found = project(requirements__txt=f"# first\n{line}\n")
+    with pytest.raises(ProjectError, match=f"^requirements.txt, line 2: .*{fault}") as caught:
+        read(found)
+    assert way is None or way in caught.value.hint
+    assert "secret" not in str(caught.value)
+
+
+def test_a_file_that_is_a_link_out_of_the_project_is_named(project, tmp_path):
+    """It includes nothing: it is itself elsewhere."""
+    found = project(requirements__txt="six\n")
+    (found.root / "requirements.txt").replace(tmp_path / "elsewhere.txt")
+    (found.root / "requirements.txt").symlink_to(tmp_path / "elsewhere.txt")
+    with pytest.raises(ProjectError, match=r"^requirements\.txt links to /.*elsewhere\.txt, which"):
+        read(found)
+
+
+@pytest.mark.parametrize("line", ["-e .", ".", "--editable ./", "-e {root}"])
+def test_the_projects_own_package_stands_for_what_it_needs(project, line, tmp_path):
+    """Its code is in the image as it is; that it is not installed is said, with the way on."""
+    text = '[project]\nname = "mine"\ndependencies = ["tqdm", "attrs>=1"]\n'
+    line = line.format(root=tmp_path / "project")
+    found = project(text, requirements__txt=f"six\n{line}\n")
+    needs = read(found)
+    assert needs.lines == ("six", "tqdm", "attrs>=1")
+    assert needs.has_itself
+    (note,) = needs.notes
+    assert note.startswith(f"requirements.txt, line 2: `{line}` is in the image as it is")
+    (found.root / "src").mkdir()
+    assert 'PYTHONPATH = "/workspace/src"' in read(found).notes[0]
+    changed = project(text.replace("tqdm", "numpy"), requirements__txt=f"six\n{line}\n")
+    assert read(changed).digests != needs.digests
+
+
+@pytest.mark.parametrize("text", ["", '[project]\nname = "x"\ndynamic = ["dependencies"]\n'])
+def test_an_own_package_that_only_a_build_can_tell_of_is_refused(project, text):
+    """A setup.py is a program."""
+    with pytest.raises(ProjectError, match=r"what `-e \.` needs, only a build") as caught:
+        read(project(text, requirements__txt="-e .\n"))
+    assert "list it here" in caught.value.hint
 
 
 def test_of_a_pyproject_only_the_dependencies_count(project):

@@ -154,6 +154,41 @@ def test_a_pylock_is_taken_as_it_is(machine, project, tmp_path):
     assert locate(found, AMD64, "3.11.2", project=one) == {path.name: (path.as_uri(),)}
 
 
+def test_the_project_in_a_pylock_is_no_wheel(machine, project, tmp_path):
+    """As `uv export` writes it; another directory is one that would have to be built."""
+    path = make_wheel(tmp_path, "leaf", "1.0")
+    text = f"""
+    lock-version = "1.0"
+    created-by = "uv"
+    [[packages]]
+    name = "mine"
+    directory = {{ path = ".", editable = true }}
+    [[packages]]
+    name = "leaf"
+    version = "1.0"
+    wheels = [{{ url = "{path.as_uri()}", hashes = {{ sha256 = "{Digest.of_file(path).hex}" }} }}]
+    """
+    one = project(pylock__toml=text)
+    found = pins(one)
+    assert names(found) == ["leaf 1.0"]
+    assert list(locate(found, AMD64, "3.11.2", project=one)) == [path.name]
+    with pytest.raises(ResolveError, match="mine has no wheel"):
+        pins(project(pylock__toml=text.replace('path = "."', 'path = "sub"')))
+
+
+def test_of_several_builds_of_a_version_the_last_is_taken(shelf, project):
+    """By its number, as pip does, and after the tags."""
+    for build in ("", "1-", "2-", "10-", "9a-"):
+        make_wheel(shelf, "leaf", "1.0", tag=f"{build}py3-none-any")
+    make_wheel(shelf, "native", "1.0", tag="5-py3-none-any")
+    make_wheel(shelf, "native", "1.0", tag="cp311-cp311-manylinux_2_17_x86_64")
+    found = pins(project(requirements__txt="leaf\nnative\n"))
+    assert [one.filename for one in found] == [
+        "leaf-1.0-10-py3-none-any.whl",
+        "native-1.0-cp311-cp311-manylinux_2_17_x86_64.whl",
+    ]
+
+
 def test_the_hash_of_a_requirement_is_held_to(shelf, project):
     """A file that the requirement's --hash does not allow is never pinned."""
     path = make_wheel(shelf, "leaf", "1.0")
@@ -302,6 +337,7 @@ def test_a_pylock_of_another_build_is_refused(machine, project, tmp_path):
     ("text", "fault"),
     [
         ("nothere==1", "nothere"),
+        ("torch==2.3.0+cu121", r"no index has torch 2\.3\.0\+cu121"),
         ("leaf==9", "do not resolve for linux/amd64, Python 3.11: Because"),
         ("leaf<1.0\nleaf>1.0", "do not resolve"),
         ("picky", "picky.*Python"),
@@ -313,6 +349,7 @@ def test_a_pylock_of_another_build_is_refused(machine, project, tmp_path):
 def test_what_does_not_resolve_is_explained(shelf, project, text, fault):
     """The error says what uv found, in a sentence, and what to do."""
     make_wheel(shelf, "leaf", "1.0")
+    make_wheel(shelf, "torch", "2.3.0")
     make_wheel(shelf, "needy", "1.0", requires=["nothere"])
     make_wheel(shelf, "picky", "1.0", requires_python=">=3.12")
     make_wheel(shelf, "foreign", "1.0", tag="cp311-cp311-macosx_11_0_arm64")

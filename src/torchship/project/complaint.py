@@ -26,6 +26,7 @@ _HINTED = re.compile(r"Wheels are (?:required|available) for `([^`]+)`")
 _UNTAGGED = re.compile(r"([A-Za-z0-9._-]+?)(?:[=<>!~][^ ]*)? ha(?:ve|s) no wheels with a matching ")
 _DAMAGED = re.compile(r"Failed to extract archive: (\S+\.whl) (.*)")
 _ABSENT = re.compile(r"([A-Za-z0-9._-]+) was not found in the (?:package registry|provided)")
+_BUILD = re.compile(r"there is no version of torch==([\w.]+)\+(cpu|xpu|cu\d+|rocm[\d.]+)\b")
 
 
 def explain(stderr: str, target: Target) -> ResolveError:
@@ -61,6 +62,13 @@ def explain(stderr: str, target: Target) -> ResolveError:
         return ResolveError(
             f"no index has a package {listed}: {_short(text)}",
             hint="check the spelling, or name the index that has it in pip's settings",
+        )
+    build = _BUILD.search(text)
+    if build:
+        return ResolveError(
+            f"no index has torch {build[1]}+{build[2]}: {_short(text)}",
+            hint=f'set torch = "{build[2]}" in [tool.torchship], which asks PyTorch\'s own index, '
+            "too",
         )
     return ResolveError(
         f"the requirements do not resolve for {target.platform}, Python {target.minor}: "

@@ -29,6 +29,12 @@ def render(project: Project) -> str:
     Dockerfile has no words for: anything of several lines.
     """
     needs = requirements.read(project)
+    if needs.has_itself:
+        raise ProjectError(
+            f"{project.requirements} has the project install itself, which no Dockerfile can do "
+            "before the code is there",
+            hint="list what it needs instead; the code is copied anyway",
+        )
     _check_lines(project, needs)
     sections = [
         _head(project),

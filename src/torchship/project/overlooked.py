@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from torchship.project import tables
+from torchship.project import requirements, tables
 from torchship.project.project import PYPROJECT, Project
 
 _UNREAD = (
@@ -15,7 +15,11 @@ _PLACES = "requirements.txt, or `dependencies` of [project] in pyproject.toml"
 
 
 def overlooked(project: Project) -> tuple[str, ...]:
-    """Say in lines which lists of requirements do not count; nothing where all is plain."""
+    """Say in lines which lists of requirements do not count, and what in those that do.
+
+    Nothing where all is plain.
+    """
+    notes = requirements.read(project).notes
     path = project.root / PYPROJECT
     document = tables.parse(path) if path.is_file() else {}
     if project.requirements is None:
@@ -24,7 +28,7 @@ def overlooked(project: Project) -> tuple[str, ...]:
             unread.append(f"[tool.poetry] of {PYPROJECT}")
         return tuple(f"{name} is not read: list what it needs in {_PLACES}" for name in unread)
     if "requirements" in _at(document, "tool", "torchship"):
-        return ()
+        return notes
     others = [
         name
         for name in ("requirements.txt", "pylock.toml")
@@ -32,11 +36,12 @@ def overlooked(project: Project) -> tuple[str, ...]:
     ]
     if project.requirements != PYPROJECT and _at(document, "project").get("dependencies"):
         others.append(f"`dependencies` of {PYPROJECT}")
-    return tuple(
+    counting = tuple(
         f"{project.requirements} counts, {name} does not: `requirements` in [tool.torchship] names "
         "another"
         for name in others
     )
+    return (*counting, *notes)
 
 
 def _at(document: Mapping[str, object], *keys: str) -> Mapping[str, object]:

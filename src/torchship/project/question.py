@@ -3,7 +3,7 @@
 uv builds packages from source where a file or a setting has it do so, whatever its command line
 says, and a build runs the package's own code. So it starts in a folder that holds what is
 written here, from what was read and checked, and nothing else: requirements that each name a
-distribution, the places to look for it in, and the settings that decision 17 lists.
+distribution, the places to look for it in, and the settings that decision 18 lists.
 """
 
 from __future__ import annotations
@@ -71,6 +71,12 @@ def settings(needs: Requirements, root: Path) -> Mapping[str, object]:
     """Return the settings of a project that are followed, over the user's own."""
     own = uvsettings.placed(needs.settings.table, root)
     return uvsettings.merge(own, uvsettings.of_user())
+
+
+def anywhere(needs: Requirements, root: Path) -> Mapping[str, object]:
+    """Return settings by which files that are known by their sha256 are looked for everywhere."""
+    named = {"index": (needs.pyproject or {}).get("index", [])}
+    return uvsettings.unpinned(uvsettings.merge(settings(needs, root), named))
 
 
 def write(question: Question, folder: Path) -> tuple[str, ...]:

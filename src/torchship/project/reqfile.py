@@ -10,7 +10,7 @@ from __future__ import annotations
 import codecs
 import re
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from torchship import canonical
@@ -18,6 +18,7 @@ from torchship.digest import Digest
 from torchship.errors import ProjectError
 from torchship.project import tables, textfile
 from torchship.project.names import normalized
+from torchship.project.project import PYPROJECT
 
 _LIMIT = 4 << 20  # bytes; nobody writes a longer one, and every line is parsed
 _COMMENT = re.compile(r"(^|\s+)#.*$")
@@ -31,7 +32,7 @@ _PLAIN = re.compile(
 )
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 # What pip and uv take for a file of that name, where there is one.
-_ARCHIVE = re.compile(r"\.(whl|zip|tar|t[bglx]z|tbz2|tar\.[a-z0-9]+)", re.IGNORECASE)
+_ARCHIVE = re.compile(r".+\.(whl|zip|t[bglx]z|tbz2|tar(\.[a-z0-9]+)?)", re.IGNORECASE)
 _UNWRITABLE = re.compile(r"[\\\x00-\x08\x0a-\x1f\x7f\x85\u2028\u2029]")
 _LONG = {
     "-c": "--constraint",
@@ -58,7 +59,8 @@ class Reader:
     that hold for what is asked for anyway: PEP 508, each checked, none with an address.
     ``options`` are the lines that name indexes, with absolute paths. ``digests`` has, by path
     below the root, the digest of each file's meaning; ``hashes`` the sha256 that a requirement
-    allows, by normalised name; ``prerelease`` tells that a file says ``--pre``.
+    allows, by normalised name; ``prerelease`` tells that a file says ``--pre``. ``notes`` are
+    lines to be said where the requirements are resolved.
     """
 
     def __init__(self, root: Path) -> None:
@@ -70,6 +72,7 @@ class Reader:
         self.digests: dict[str, Digest] = {}
         self.hashes: dict[str, set[str]] = {}
         self.prerelease = False
+        self.notes: list[str] = []
 
     def file(self, path: Path, included: str = "", *, required: bool = True) -> None:
         """Read a file and all that it includes; of one that is not ``required``, constraints.
@@ -80,8 +83,9 @@ class Reader:
         """
         real = path.resolve()
         if not real.is_relative_to(self._root):
+            what = f"{included} includes {path}" if included else f"{path.name} links to {real}"
             raise ProjectError(
-                f"{included} includes {path}, which is outside the project",
+                f"{what}, which is outside the project",
                 hint="put it inside, so that the project is whole wherever it is built",
             )
         name = real.relative_to(self._root).as_posix()
@@ -99,6 +103,9 @@ class Reader:
                 self._option(words, at, real.parent, required=required)
 
     def _requirement(self, line: str, at: str, *, required: bool) -> None:
+        if self._is_own(line):
+            self._own_package(line, at, required=required)
+            return
         bare, *rest = re.split(r"\s(?=--[a-z])", line, maxsplit=1)
         bare = bare.strip()
         check(bare, at)
@@ -110,7 +117,14 @@ class Reader:
                 "torchship takes wheels as they are: leave it out",
             )
         (self.requirements if required else self.constraints).append(bare)
-        allowed = {match[2].lower() for match in _HASH.finditer(line) if match[1] == "sha256"}
+        hashes = [(match[1], match[2].lower()) for match in _HASH.finditer(line)]
+        allowed = {text for kind, text in hashes if kind == "sha256"}
+        if hashes and not allowed:
+            raise ProjectError(
+                f"{at}: the hashes of {name_of(bare)} are {hashes[0][0]}, and files are pinned by "
+                "their sha256",
+                hint="write --hash=sha256:..., as `pip-compile --generate-hashes` does",
+            )
         if allowed:
             self.hashes.setdefault(name_of(bare), set()).update(allowed)
 
@@ -122,6 +136,8 @@ class Reader:
             if "://" in value:
                 raise ProjectError(f"{at}: a file on the network cannot be included: {bare(value)}")
             self.file(folder / value, at, required=required and option == "--requirement")
+        elif option == "--editable" and self._is_own(value):
+            self._own_package(words.strip(), at, required=required)
         elif option == "--editable":
             raise ProjectError(
                 f"{at}: an editable install cannot go into an image: {bare(value)}",
@@ -146,6 +162,29 @@ class Reader:
                 hint="leave the line out; a setting of this machine belongs into pip's settings",
             )
 
+    def _is_own(self, path: str) -> bool:
+        """Tell whether a path is the project's own: pip starts at the working directory."""
+        return path in (".", "./") or path.rstrip("/") == str(self._root)
+
+    def _own_package(self, line: str, at: str, *, required: bool) -> None:
+        """Take what the project's own package needs; its code goes into the image anyway."""
+        path = self._root / PYPROJECT
+        document = tables.parse(path) if path.is_file() else {}
+        table = document.get("project")
+        table = table if isinstance(table, dict) else {}
+        if not table or "dependencies" in table.get("dynamic", ()):
+            raise ProjectError(
+                f"{at}: what `{line}` needs, only a build of the project could tell",
+                hint=f"list it here, or in `dependencies` of [project] in {PYPROJECT}",
+            )
+        needs = dependencies(table)
+        (self.requirements if required else self.constraints).extend(needs)
+        self.digests[PYPROJECT] = Digest.of(canonical.encode(list(needs)))
+        where = "its modules are found in /workspace"
+        if (self._root / "src").is_dir():
+            where = 'for modules in src, set environment = { PYTHONPATH = "/workspace/src" }'
+        self.notes.append(f"{at}: `{line}` is in the image as it is, not installed; {where}")
+
     def _index(self, option: str, value: str, at: str, folder: Path) -> None:
         if not value and option != "--no-index":
             raise ProjectError(f"{at}: {option} names nothing")
@@ -153,7 +192,7 @@ class Reader:
             if re.search(r"\s", value) or _UNWRITABLE.search(value):
                 raise ProjectError(f"{at}: {option} takes one address, not {bare(value)!r}")
         elif option != "--no-index":
-            place = (folder / value).resolve()
+            place = (folder / Path(value).expanduser()).resolve()
             if not place.exists():
                 raise ProjectError(f"{at}: {option} names {value}, which does not exist")
             value = str(place)
@@ -184,8 +223,7 @@ def check(line: str, at: str) -> None:
     elif "://" in line or line.startswith(("/", ".", "file:")) or re.match(r"[\w.-]+/", line):
         url = line
     name = _NAME.match(line)
-    archive = name is not None and _ARCHIVE.search(name[0])
-    if url or (name is not None and archive and archive.end() == name.end()):
+    if url or (name is not None and _ARCHIVE.fullmatch(name[0])):
         kind = "a file or an address"
         if _VCS.match(url):
             kind = "a source repository"
@@ -195,6 +233,11 @@ def check(line: str, at: str) -> None:
             f"{at}: {kind} cannot be pinned: {bare(url or line)}",
             hint="build a wheel into a folder (`pip wheel --no-deps -w wheels ...`), "
             "write `--find-links ./wheels` and the package's plain name",
+        )
+    if "${" in line:
+        raise ProjectError(
+            f"{at}: {line!r} depends on a variable of the environment",
+            hint="write its value: variables are for the addresses of indexes, which hold secrets",
         )
     if _PLAIN.fullmatch(line):
         return  # every build comes by here: what reads the others takes long to import
@@ -207,6 +250,20 @@ def check(line: str, at: str) -> None:
         raise ProjectError(f"{at}: {line!r} is not a requirement: {reason}") from None
     if _UNWRITABLE.search(line):  # a marker's text may hold anything
         raise ProjectError(f"{at}: {line!r} is not a requirement that stands on one line")
+
+
+def dependencies(project: Mapping[str, object]) -> tuple[str, ...]:
+    """Return ``dependencies`` of a pyproject.toml's ``[project]``, checked.
+
+    Raises `ProjectError` with the path to what cannot become a wheel of the lock.
+    """
+    needs = project.get("dependencies", [])
+    if not isinstance(needs, list) or not all(isinstance(item, str) for item in needs):
+        raise ProjectError(f"project.dependencies in {PYPROJECT} is not a list of strings")
+    needs = [text.strip() for text in needs]
+    for i, text in enumerate(needs):
+        check(text, f"project.dependencies[{i}]")
+    return tuple(needs)
 
 
 def name_of(line: str) -> str:

@@ -32,7 +32,9 @@ class Requirements(Struct, frozen=True, kw_only=True):
     that a file says ``--pre``. ``names`` are the distributions that are required by name,
     normalised; None where a lock does not tell them from those that they need. ``settings`` are
     what is followed of uv's own, and ``pyproject`` is where the requirements are a
-    pyproject.toml's: what of that file, other than ``lines``, says how they resolve.
+    pyproject.toml's: what of that file, other than ``lines``, says how they resolve. ``notes``
+    are lines to be said where they are resolved; ``has_itself`` tells that the project's own
+    package is among the requirements.
     """
 
     file: Path | None
@@ -45,6 +47,8 @@ class Requirements(Struct, frozen=True, kw_only=True):
     names: frozenset[str] | None = frozenset()
     settings: UvSettings = field(default_factory=UvSettings)
     pyproject: Mapping[str, object] | None = None
+    notes: tuple[str, ...] = ()
+    has_itself: bool = False
 
     @property
     def is_lock(self) -> bool:
@@ -82,7 +86,7 @@ def read(project: Project) -> Requirements:
     reader.file(path)
     return Requirements(
         file=path,
-        digests=MappingProxyType({**_meaning(settings), **reader.digests}),
+        digests=MappingProxyType(_joined(_meaning(settings), reader.digests)),
         lines=tuple(reader.requirements),
         constraints=tuple(reader.constraints),
         options=tuple(dict.fromkeys(reader.options)),
@@ -90,6 +94,8 @@ def read(project: Project) -> Requirements:
         prerelease=reader.prerelease,
         names=frozenset(reqfile.name_of(line) for line in reader.requirements),
         settings=settings,
+        notes=(*reader.notes, *settings.unfollowed),
+        has_itself=bool(reader.notes),
     )
 
 
@@ -97,28 +103,24 @@ def _pyproject(project: Project, path: Path, settings: UvSettings) -> Requiremen
     document = tables.parse(path)
     table = document.get("project")
     table = table if isinstance(table, dict) else {}
-    needs = table.get("dependencies", [])
-    if not isinstance(needs, list) or not all(isinstance(item, str) for item in needs):
-        raise ProjectError(f"project.dependencies in {PYPROJECT} is not a list of strings")
     if "dependencies" in table.get("dynamic", ()):
         raise ProjectError(
             f"{PYPROJECT} has dynamic dependencies, which only its build could tell",
             hint="list them in requirements.txt",
         )
-    needs = [text.strip() for text in needs]
-    for i, text in enumerate(needs):
-        reqfile.check(text, f"project.dependencies[{i}]")
-    meaning = [needs, table.get("requires-python"), _plain(uvsettings.tool_uv(document))]
+    needs = reqfile.dependencies(table)
+    meaning = [list(needs), table.get("requires-python"), _plain(uvsettings.tool_uv(document))]
     name = str(project.requirements)
     return Requirements(
         file=path,
         digests=MappingProxyType(
             {**_meaning(settings), name: Digest.of(canonical.encode(meaning))}
         ),
-        lines=tuple(needs),
+        lines=needs,
         names=frozenset(reqfile.name_of(text) for text in needs),
         settings=settings,
         pyproject=_resolving(project, document, table, needs),
+        notes=settings.unfollowed,
     )
 
 
@@ -150,9 +152,10 @@ def _resolving(
     sources = uvsources.of_project(project, document, needs)
     if sources:
         try:
-            kept["index"] = uvsettings.indexes(uvsettings.tool_uv(document), "[tool.uv]")
+            indexes = uvsettings.indexes(uvsettings.tool_uv(document), "[tool.uv]")
         except ValueError as fault:
             raise ProjectError(f"{fault} in {PYPROJECT} is not an index of uv's") from None
+        kept |= uvsettings.placed({"index": indexes}, project.root)
         kept["sources"] = sources
     return MappingProxyType(kept)
 
@@ -162,6 +165,14 @@ def _meaning(settings: UvSettings) -> Mapping[str, Digest]:
     if not settings.file:
         return {}
     return {settings.file: Digest.of(canonical.encode(_plain(settings.table)))}
+
+
+def _joined(first: Mapping[str, Digest], second: Mapping[str, Digest]) -> dict[str, Digest]:
+    """Return the digests of both; of a file that has two meanings, one digest of the two."""
+    joined = {**first, **second}
+    for name in first.keys() & second.keys():
+        joined[name] = Digest.of(canonical.encode([str(first[name]), str(second[name])]))
+    return joined
 
 
 def _plain(value: object) -> object:

@@ -18,7 +18,13 @@ from types import MappingProxyType
 from urllib.parse import unquote, urlsplit
 
 from msgspec import Struct
-from packaging.pylock import PackageWheel, Pylock, PylockSelectError, PylockValidationError
+from packaging.pylock import (
+    PackageDirectory,
+    PackageWheel,
+    Pylock,
+    PylockSelectError,
+    PylockValidationError,
+)
 from packaging.tags import Tag
 from packaging.utils import parse_wheel_filename
 
@@ -91,10 +97,14 @@ def _program() -> str:
         return find_uv_bin()
 
 
-def select(pylock: Path, target: Target) -> tuple[tuple[Found, ...], ...]:
+def select(
+    pylock: Path, target: Target, *, own: Path | None = None
+) -> tuple[tuple[Found, ...], ...]:
     """Return each package's compatible wheels, the best first, from a lock file (PEP 751).
 
-    Raises `ResolveError` for packages without one: an sdist, a repository, a directory.
+    A package that is the directory ``own`` is left out: that is the project, whose code goes
+    into the image as it is. Raises `ResolveError` for other packages without a wheel: an sdist,
+    a repository, a directory.
     """
     try:
         lock = Pylock.from_dict(tables.parse(pylock, ResolveError))
@@ -109,17 +119,29 @@ def select(pylock: Path, target: Target) -> tuple[tuple[Found, ...], ...]:
     rank = {tag: i for i, tag in reversed(list(enumerate(target.tags)))}
     found = []
     for package, artifact in chosen:
+        if isinstance(artifact, PackageDirectory) and own is not None:
+            place = (pylock.parent / artifact.path).resolve()
+            if place == own.resolve():
+                continue
         if not isinstance(artifact, PackageWheel):
             raise complaint.no_wheel((package.name,), target)
         wheels = (_found(wheel, pylock) for wheel in package.wheels or ())
-        ranked = sorted((_rank(wheel, rank), wheel.filename, wheel) for wheel in wheels)
-        found.append(tuple(wheel for place, _, wheel in ranked if place < len(rank)))
+        fitting = [wheel for wheel in wheels if _rank(wheel, rank) < len(rank)]
+        fitting.sort(key=lambda wheel: wheel.filename)
+        fitting.sort(key=_build, reverse=True)
+        found.append(tuple(sorted(fitting, key=lambda wheel: _rank(wheel, rank))))
     return tuple(found)
 
 
 def _rank(wheel: Found, rank: Mapping[Tag, int]) -> int:
     tags = parse_wheel_filename(wheel.filename)[3]
     return min((rank.get(tag, len(rank)) for tag in tags), default=len(rank))
+
+
+def _build(wheel: Found) -> tuple[int, str]:
+    """Return the build tag, by which the later build of one version comes after the earlier."""
+    tag = parse_wheel_filename(wheel.filename)[2]
+    return tag or (-1, "")
 
 
 def _found(wheel: PackageWheel, pylock: Path) -> Found:

@@ -3,7 +3,7 @@
 uv is never shown the project's ``uv.toml`` or ``[tool.uv]``: some of what these may say has uv
 build packages, which runs the packages' own code. They are read here, by a list of what is
 harmless (indexes, and which versions are wanted), and told to uv in a file of our own; decision
-17 has the reasons. The user's settings are read by the same list, for nothing of theirs is to
+18 has the reasons. The user's settings are read by the same list, for nothing of theirs is to
 have a stranger's package built either.
 
 Source: uv's documentation, "Configuration files" and "Settings".

@@ -15,7 +15,7 @@ from packaging.version import Version
 from torchship.digest import Digest
 from torchship.errors import IndexUnreachable, ResolveError
 from torchship.platform import Platform
-from torchship.project import builds, question, requirements, uv, uvsettings
+from torchship.project import builds, question, requirements, uv
 from torchship.project.lock import WheelPin
 from torchship.project.project import Project
 from torchship.project.question import Question
@@ -48,7 +48,7 @@ def pin(
     if needs.file is None:
         return ()
     if needs.is_lock:
-        answer = uv.select(needs.file, target)
+        answer = uv.select(needs.file, target, own=project.root)
         _check_torch(answer, build, needs.file.name)
     else:
         asked = question.of_project(needs, project.root, target, preferred=preferred, cache=cache)
@@ -75,16 +75,17 @@ def locate(
     if not pins:
         return {}
     needs = requirements.read(project) if project else Requirements(file=None)
-    settings = question.settings(needs, project.root if project else Path.cwd())
+    settings = question.anywhere(needs, project.root if project else Path.cwd())
     finder = _Finder(
         target=Target.widest(platform, python),
         options=needs.options,
-        settings=uvsettings.unpinned(settings),
+        settings=settings,
         cache=cache,
     )
     offered: list[Found] = []
-    if needs.is_lock and needs.file:
-        offered += [wheel for wheels in uv.select(needs.file, finder.target) for wheel in wheels]
+    if needs.is_lock and needs.file and project:
+        there = uv.select(needs.file, finder.target, own=project.root)
+        offered += [wheel for wheels in there for wheel in wheels]
     # uv would unpack a large wheel of a folder to learn its sha256: reading it is enough.
     offered += _in(uv.folders(needs.options, settings), pins)
     missing = _missing(pins, offered)
