@@ -17,9 +17,9 @@ from pathlib import Path
 import pytest
 from tests.integration.registry import require
 from tests.runs.records import accuracies, whole
+from tests.runs.report.test_confusion import left, misread, written
+from tests.runs.report.test_confusion import page as confused
 from tests.runs.report.test_page import CASES, FIVE, curved, described, hostile, page, record
-from tests.runs.test_confusion import left, misread, written
-from tests.runs.test_confusion import page as confused
 
 pytestmark = pytest.mark.engine
 
