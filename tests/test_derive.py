@@ -85,6 +85,28 @@ def test_layers_come_in_the_order_of_their_recipes(store):
     assert made(store, recipes[::-1]) == layers[::-1]
 
 
+def test_workers_import_nothing_from_where_the_user_is(store, monkeypatch, tmp_path):
+    """A project that names a file as a module of Python's own runs no code of its own here."""
+    canary = tmp_path / "canary"
+    (tmp_path / "project").mkdir()
+    for name in ("multiprocessing", "pickle", "signal", "struct"):
+        text = f"open({str(canary)!r}, 'w').write('its own code ran')\n"
+        (tmp_path / "project" / f"{name}.py").write_text(text)
+    monkeypatch.chdir(tmp_path / "project")
+    monkeypatch.setattr("sys.path", [str(Path(__file__).parents[1]), *filter(None, sys.path)])
+    monkeypatch.delenv("PYTHONSAFEPATH", raising=False)
+    ended = threading.Event()
+    other = threading.Thread(target=ended.wait)
+    other.start()  # beside which no process is copied: workers are fresh interpreters
+    try:
+        made(store, [FileRecipe(name="a"), FileRecipe(name="b")])
+    finally:
+        ended.set()
+        other.join()
+    assert not canary.exists()
+    assert "PYTHONSAFEPATH" not in os.environ
+
+
 def test_files_are_gathered_only_for_what_is_made(store):
     """A layer that the store knows needs no file any more."""
     first, second = Digest.of(b"1"), Digest.of(b"2")

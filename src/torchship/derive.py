@@ -8,7 +8,8 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, NamedTuple
@@ -31,6 +32,7 @@ WORKERS = 8
 """More processes than this gain nothing: one wheel, torch, takes longest."""
 
 _COMPILED = (BytecodeRecipe, DebianBytecodeRecipe)
+_SAFE_PATH = "PYTHONSAFEPATH"
 _NAMED = 3  # of the large files, before the rest is counted
 
 Gather = Callable[[Collection[Digest]], Mapping[Digest, Path]]
@@ -148,7 +150,8 @@ def _in_processes(
     count = min(WORKERS, os.cpu_count() or 1, len(missing))
     running: dict[Future[_Derived], int] = {}
     task = progress.task(f"making {counted(len(missing), 'layer')}")
-    with ProcessPoolExecutor(count, get_context(_start_method()), _prepare_worker) as pool:
+    method = get_context(_start_method())
+    with _safe_path(), ProcessPoolExecutor(count, method, _prepare_worker) as pool:
 
         def start(places: Sequence[int], given: Materials) -> None:
             for place in places:
@@ -201,6 +204,20 @@ def _start_method() -> str:
     """
     alone = sys.platform == "linux" and threading.active_count() == 1
     return "fork" if alone else "spawn"
+
+
+@contextmanager
+def _safe_path() -> Iterator[None]:
+    """Have a fresh interpreter look for no module where the user is: in a stranger's project."""
+    before = os.environ.get(_SAFE_PATH)
+    os.environ[_SAFE_PATH] = "1"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[_SAFE_PATH]
+        else:
+            os.environ[_SAFE_PATH] = before
 
 
 def _weight(recipe: Recipe, materials: Materials) -> int:
