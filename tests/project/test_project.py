@@ -48,7 +48,13 @@ def test_a_directory_without_a_program_is_refused_with_a_way_on(tmp_path):
     (tmp_path / "train.py").write_text("")
     with pytest.raises(ProjectError, match=r"has no main\.py") as caught:
         load(tmp_path)
-    assert "train.py" in caught.value.hint
+    assert 'command = ["python", "train.py"]' in caught.value.hint
+    assert f"torchship run {tmp_path} -- python train.py" in caught.value.hint
+    (tmp_path / "train.py").unlink()
+    with pytest.raises(ProjectError, match=r"has no main\.py") as caught:
+        load(tmp_path)
+    assert "command" in caught.value.hint
+    assert '["python"' not in caught.value.hint
 
 
 def test_a_command_may_start_something_else_than_main(project, tmp_path):

@@ -254,6 +254,29 @@ def test_a_debian_base_tells_the_full_version_of_python(project, tmp_path, monke
     assert again == found
 
 
+WANTED = '[project]\nname = "x"\nrequires-python = "{}"\n' + BASE
+
+
+def test_a_release_of_python_that_the_project_does_not_want_is_refused(shelf, project, tmp_path):
+    """The base tells its full version, and the range in pyproject.toml may exclude that."""
+    wanted = project(WANTED.format(">=3.11.10"))
+    with pytest.raises(ResolveError, match=r"has Python 3\.11\.9.* wants >=3\.11\.10") as caught:
+        locked(wanted, tmp_path)
+    assert "requires-python" in caught.value.hint
+    assert locked(project(WANTED.format(">=3.11.9")), tmp_path).platforms[0].python == "3.11.9"
+
+
+def test_a_lock_whose_python_is_no_more_wanted_is_stale(shelf, project, tmp_path):
+    """Its base is asked for again: a published one may have another release by now."""
+    first = locked(project(WANTED.format(">=3.11")), tmp_path)
+    changed = project(WANTED.format(">=3.11.10"))
+    assert stale(changed, first) == ("requires-python >=3.11.10 excludes Python 3.11.9",)
+    registry = Registry("3.11.12")
+    second = locked(changed, tmp_path, registry, previous=first)
+    assert second.platforms[0].python == "3.11.12"
+    assert stale(changed, second) == ()
+
+
 def test_where_nothing_resolves_debian_packages_the_default_base_is_dockers(
     shelf, project, tmp_path, monkeypatch
 ):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+import shlex
 import unicodedata
 from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
@@ -11,6 +12,7 @@ from types import MappingProxyType
 from typing import Literal
 
 from msgspec import Struct, field
+from msgspec.structs import replace
 
 from torchship.digest import Digest
 from torchship.errors import ProjectError, UsageError
@@ -70,7 +72,7 @@ class Project(Struct, frozen=True, kw_only=True):
     ``requirements`` names the file, in the project, that lists what it needs:
     ``requirements.txt``, ``pylock.toml`` or ``pyproject.toml``; None where it needs nothing.
     ``torch`` names builds of torch: of several, each makes a variant of the image, and the first
-    is what those get who choose none.
+    is what those get who choose none. ``requires_python`` is what ``[project]`` says of versions.
     """
 
     root: Path
@@ -90,6 +92,7 @@ class Project(Struct, frozen=True, kw_only=True):
     data: tuple[DataFile, ...] = ()
     metrics: tuple[Metric, ...] = ()
     seed: str | None = None
+    requires_python: str = ""
 
     @property
     def variants(self) -> tuple[str, ...]:
@@ -122,9 +125,12 @@ def load(root: Path, *, command: Sequence[str] = ()) -> Project:
         name=default_name(root, document),
         has_deps="dependencies" in (*metadata, *_dynamic(metadata)),
     )
+    wanted = metadata.get("requires-python")
+    if isinstance(wanted, str):
+        project = replace(project, requires_python=wanted.strip())
     if not command:
         _check_command(project)
-    _check_python(project, metadata.get("requires-python"))
+    _check_python(project)
     return project
 
 
@@ -167,9 +173,22 @@ def _dynamic(metadata: Mapping[str, object]) -> Sequence[object]:
     return fields
 
 
-def _check_python(project: Project, wanted: object) -> None:
+def excludes(project: Project, python: str) -> bool:
+    """Tell whether ``requires-python`` excludes a Python, by its full version such as ``3.11.2``.
+
+    `load` has looked at the minor version: what is asked here is whether the release fits, too.
+    """
+    if not re.search(r"\.\d+\.\d", project.requires_python):  # most name no release
+        return False
+    from packaging.specifiers import SpecifierSet
+
+    return not SpecifierSet(project.requires_python).contains(python, prereleases=True)
+
+
+def _check_python(project: Project) -> None:
     """Raise `UsageError` where no release of the image's Python is in ``requires-python``."""
-    if not isinstance(wanted, str) or not wanted.strip():
+    wanted = project.requires_python
+    if not wanted:
         return
     from packaging.specifiers import InvalidSpecifier, SpecifierSet
 
@@ -216,9 +235,16 @@ def _check_command(project: Project) -> None:
     if (project.root / inside).is_file():
         return
     if script == "main.py":
-        others = sorted(path.name for path in project.root.glob("*.py"))
-        say = f', for example command = ["python", "{others[0]}"]' if others else ""
-        hint = f"write one, or say what to run with `command` in [tool.torchship]{say}"
+        from torchship.project.program import likely
+
+        hint = "write one, or say what to run with `command` in [tool.torchship]"
+        other = likely(project.root)
+        if other is not None:
+            here = shlex.quote(str(project.root))
+            hint = (
+                f'write one, or set command = ["python", "{other}"] in [tool.torchship], or run '
+                f"another: torchship run {here} -- python {shlex.quote(other)}"
+            )
         raise ProjectError(f"{project.root} has no main.py", hint=hint)
     raise ProjectError(
         f"tool.torchship.command starts {script}, which is not in {project.root}",

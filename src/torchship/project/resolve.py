@@ -19,7 +19,7 @@ from torchship.platform import Platform
 from torchship.progress import Progress
 from torchship.project import builds, lockfile, requirements
 from torchship.project.lock import BasePin, DataPin, Lock, PlatformLock, WheelPin
-from torchship.project.project import BASE, DataFile, Project
+from torchship.project.project import BASE, PYPROJECT, DataFile, Project, excludes
 
 _FILE, _DATA = "file ", "data "
 
@@ -68,6 +68,12 @@ def stale(project: Project, lock: Lock, platforms: Sequence[Platform] = ()) -> t
     ``platforms`` are those that the lock must hold.
     """
     missing = tuple(f"{platform} is not locked" for platform in platforms if not lock.of(platform))
+    pythons = sorted({entry.python for entry in lock.platforms})
+    missing += tuple(
+        f"requires-python {project.requires_python} excludes Python {python}"
+        for python in pythons
+        if excludes(project, python)
+    )
     now = sources(project)
     if lockfile.inputs(now) == lock.inputs:
         return missing
@@ -158,6 +164,8 @@ class _Resolver(Struct, frozen=True, kw_only=True):
         held = {entry.platform: entry for entry in self.kept.platforms} if self.kept else {}
         if not self._same("base", "packages", "python") or not held.keys() >= set(platforms):
             return None
+        if any(excludes(self.project, held[platform].python) for platform in platforms):
+            return None  # a published base may have another release by now
         return held
 
     def platform(
@@ -278,6 +286,13 @@ class _Resolver(Struct, frozen=True, kw_only=True):
                 f"{self.project.base} has Python {python}, and the project wants "
                 f"{self.project.python}",
                 hint=f'set python = "{minor}" in [tool.torchship], or take another base',
+            )
+        if excludes(self.project, python):
+            raise ResolveError(
+                f"{self.project.base} has Python {python}, and the project wants "
+                f"{self.project.requires_python} (project.requires-python in {PYPROJECT})",
+                hint=f'correct requires-python, or take another base: "python:{minor}-slim" has '
+                "the newest release",
             )
         return python
 
