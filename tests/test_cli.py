@@ -17,6 +17,7 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
+import msgspec
 import pytest
 from click.testing import CliRunner
 from tests.integration import proxy as faults
@@ -24,6 +25,8 @@ from tests.machine import PLAIN, debian_packages, equipped, layers, machine, ver
 from tests.wheels import make_wheel
 
 from torchship.cli import torchship
+from torchship.project import lock as lockfile
+from torchship.project import lockcheck
 
 __all__ = ["debian_packages", "machine"]
 
@@ -424,6 +427,21 @@ def test_a_damaged_lock_is_refused(machine, damage, whole):
     assert path.read_text() == damaged
     assert "torchship.lock is" in machine.torchship("lock", project).err
     assert machine.torchship("lock", "--check", project).status == 0
+
+
+def test_what_a_strangers_lock_says_is_one_line_each(machine):
+    """A lock comes with a project from elsewhere: its words do not steer the terminal."""
+    project = machine.project(requirements__txt="leaf\n")
+    assert machine.torchship("lock", project).status == 0
+    path = project / "torchship.lock"
+    lock = lockfile.load(path)
+    edited = {**lock.resolved_from, "base": "a\x1b[2J\nit fits"}
+    digest = lockcheck.inputs(edited)
+    lockfile.save(msgspec.structs.replace(lock, resolved_from=edited, inputs=digest), path)
+    told = f"base a\ufffd[2J it fits -> {lock.resolved_from['base']}"
+    assert machine.torchship("lock", "--check", project).out == f"{told}\n"
+    said = machine.torchship("build", project).err
+    assert f"torchship.lock is stale ({told}): resolving\n" in said
 
 
 def test_a_lock_for_another_platform(machine):

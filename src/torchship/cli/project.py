@@ -20,6 +20,7 @@ from torchship.cli.common import (
     parse_platforms,
     platforms,
 )
+from torchship.display import one_line
 from torchship.errors import UsageError
 
 if TYPE_CHECKING:
@@ -76,7 +77,7 @@ def lock(
         wanted = parse_platforms(platforms) or project.platforms
         changes = resolve.stale(project, lockfile.load(path), wanted)
         for change in changes:
-            click.echo(change)
+            click.echo(one_line(change))
         if changes:
             click.echo(f"{path} is stale: run torchship lock {directory}", err=True)
             sys.exit(1)
