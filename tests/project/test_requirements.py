@@ -131,6 +131,16 @@ def test_options_stand_as_pip_takes_them(project):
     )
 
 
+def test_of_several_indexes_the_last_is_the_one(project):
+    """As for pip, wherever they are said; further ones are additions."""
+    text = "-i https://a.invalid/s\n--extra-index-url https://x.invalid/s\n-r more.txt\nsix\n"
+    found = project(requirements__txt=text, more__txt="--index-url=https://b.invalid/s\n")
+    assert read(found).options == (
+        "--extra-index-url https://x.invalid/s",
+        "--index-url https://b.invalid/s",
+    )
+
+
 def test_folders_below_the_home_folder_are_found(project, monkeypatch, tmp_path):
     """Pip writes a leading ~ out."""
     monkeypatch.setenv("HOME", str(tmp_path))

@@ -196,6 +196,8 @@ class Reader:
             if not place.exists():
                 raise ProjectError(f"{at}: {option} names {value}, which does not exist")
             value = str(place)
+        if option == "--index-url":  # the last is the one
+            self.options = [line for line in self.options if not line.startswith(f"{option} ")]
         self.options.append(f"{option} {value}".strip())
 
 
