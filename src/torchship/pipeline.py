@@ -48,7 +48,7 @@ def lock(
     """
     from torchship.oci.base import resolve_image
     from torchship.project import resolve
-    from torchship.project.overlooked import overlooked
+    from torchship.project.overlooked import overlooked, unlisted
 
     for line in overlooked(project):
         progress.say(line)
@@ -75,6 +75,8 @@ def lock(
     )
     lockfile.save(found, path)
     for line in lockfile.changes(previous, found) if previous is not None else ():
+        progress.say(line)
+    for line in unlisted(project, found):
         progress.say(line)
     return found
 
