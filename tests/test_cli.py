@@ -217,9 +217,11 @@ def test_no_directory(machine):
         ("leaf==2\nother\n", ["do not resolve", "leaf==2"]),
         ("sealed\n", ["sealed has no wheel for linux/amd64, Python 3.11", "pip wheel"]),
         ("leaf >>> 3\n", ["requirements.txt, line 1", "is not a requirement"]),
-        ("-e .\n", ["requirements.txt, line 1", "editable"]),
+        ("-e ./other\n", ["requirements.txt, line 1", "editable"]),
+        ("-e .\n", ["requirements.txt, line 1", "only a build of the project could tell"]),
+        ("leaf\n--no-binary leaf\n", ["requirements.txt, line 2", "asks for a build"]),
     ],
-    ids=["unknown", "conflict", "only an sdist", "syntax", "editable"],
+    ids=["unknown", "conflict", "only an sdist", "syntax", "editable", "itself", "a build"],
 )
 def test_requirements_that_do_not_resolve(machine, requirements, words):
     """What cannot be installed is named, with the line or the reason, and no lock is left."""
