@@ -107,8 +107,8 @@ def test_sockets_are_opened_only_where_files_come_from_and_images_go():
     asks = {"engines/hosts"}
     assert homes("urllib3", "socket", "http", "urllib.request", "ssl") - pairs - asks <= {
         "project/fetch",
-        "oci/registry",
-        "oci/transport",
+        "oci/registry/client",
+        "oci/registry/transport",
         "oci/auth",
     }
     # signatures are made and checked by a library that speaks to its own services

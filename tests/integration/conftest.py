@@ -7,7 +7,7 @@ from tests.integration import engines
 from tests.integration import proxy as proxies
 from tests.integration import registry as registries
 
-from torchship.oci.patience import Patience
+from torchship.oci.registry.patience import Patience
 
 HERE = Path(__file__).parent
 EXAMPLE = HERE.parents[1] / "examples" / "mnist"

@@ -18,7 +18,7 @@ from torchship.layers.layer import KEY
 from torchship.oci import mediatypes
 from torchship.oci.push import push
 from torchship.oci.reference import Reference
-from torchship.oci.registry import Registry
+from torchship.oci.registry.client import Registry
 from torchship.oci.store import Store
 from torchship.progress import SILENT
 

@@ -17,12 +17,12 @@ from torchship.oci.attached import pull_referrers
 from torchship.oci.copy import copy
 from torchship.oci.image import read_image
 from torchship.oci.load import load
-from torchship.oci.patience import Patience
 from torchship.oci.pull import pull
 from torchship.oci.push import push
 from torchship.oci.reference import Reference
 from torchship.oci.referrers import attach, referrers
-from torchship.oci.registry import Registry
+from torchship.oci.registry.client import Registry
+from torchship.oci.registry.patience import Patience
 from torchship.oci.save import save
 from torchship.oci.store import Store
 from torchship.platform import Platform

@@ -12,7 +12,7 @@ from torchship.oci.image import read_image
 from torchship.oci.pull import pull
 from torchship.oci.push import push
 from torchship.oci.reference import Reference
-from torchship.oci.registry import Registry
+from torchship.oci.registry.client import Registry
 from torchship.oci.store import Store
 from torchship.platform import Platform
 from torchship.progress import SILENT

@@ -23,14 +23,14 @@ from torchship.errors import BlobMissing, ManifestError, RegistryError
 from torchship.layers.layer import TITLE
 from torchship.oci import auth, mediatypes
 from torchship.oci.image import read_image
-from torchship.oci.patience import Patience
 from torchship.oci.pull import pull
 from torchship.oci.push import push
 from torchship.oci.reference import Reference
 from torchship.oci.referrers import attach, referrers
-from torchship.oci.registry import Registry
+from torchship.oci.registry.client import Registry
+from torchship.oci.registry.patience import Patience
+from torchship.oci.registry.token import Credentials
 from torchship.oci.store import Store
-from torchship.oci.token import Credentials
 from torchship.platform import Platform
 from torchship.progress import SILENT
 
@@ -353,7 +353,7 @@ def test_a_commit_that_timed_out_is_not_sent_again(store, name, proxy):
 
 def test_a_proxy_that_limits_requests_gets_pieces(store, empty, name, pusher, proxy, monkeypatch):
     """After a 413, the blob is sent in pieces below the limit."""
-    monkeypatch.setattr("torchship.oci.upload._CHUNK", 1_000_000)
+    monkeypatch.setattr("torchship.oci.registry.upload._CHUNK", 1_000_000)
     made = images.image(store, [("a", BIG)])
     layer = read_image(store, made, AMD64).layers[0]
     proxy.on("PUT", layer.digest.hex, faults.refused_midway(100_000, 413))

@@ -9,7 +9,7 @@ from torchship.digest import Digest
 from torchship.errors import ManifestError
 from torchship.oci.mediatypes import OCI_INDEX
 from torchship.oci.referrers import referrers
-from torchship.oci.registry import Registry
+from torchship.oci.registry.client import Registry
 
 
 def test_a_list_without_end_is_given_up(tmp_path, monkeypatch):

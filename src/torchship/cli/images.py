@@ -103,7 +103,7 @@ def _published(
     from torchship.oci import referrers
     from torchship.oci.describe import describe
     from torchship.oci.reference import Reference
-    from torchship.oci.registry import Registry
+    from torchship.oci.registry.client import Registry
 
     if "/" not in text:  # a digest, or a name that is most likely one of the user's own
         raise missing

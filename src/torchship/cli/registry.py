@@ -155,7 +155,7 @@ def tags(repository: str, everything: bool) -> None:
     """List the tags that a repository has in its registry."""
     from torchship.oci.reference import Reference
     from torchship.oci.referrers import is_list
-    from torchship.oci.registry import Registry
+    from torchship.oci.registry.client import Registry
 
     reference = Reference.parse(repository)
     for tag in Registry(reference.registry).tags(reference.repository):

@@ -10,7 +10,7 @@ from torchship.digest import Descriptor
 from torchship.errors import RegistryError, UsageError
 from torchship.oci.image import Image, Source, manifests, read_image, read_one
 from torchship.oci.reference import Reference
-from torchship.oci.registry import Registry
+from torchship.oci.registry.client import Registry
 from torchship.oci.store import Store
 from torchship.oci.variant import Choice, offered
 from torchship.platform import Platform

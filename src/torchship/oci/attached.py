@@ -12,7 +12,7 @@ from torchship.oci.manifest import Index, parse
 from torchship.oci.pull import fetch_blobs
 from torchship.oci.reference import Reference
 from torchship.oci.referrers import referrers
-from torchship.oci.registry import Registry
+from torchship.oci.registry.client import Registry
 from torchship.oci.store import Store
 from torchship.progress import Progress
 

@@ -21,9 +21,9 @@ from urllib.parse import urlsplit
 import msgspec
 
 from torchship.errors import RegistryError, UsageError
-from torchship.oci.session import Session
-from torchship.oci.token import Authorizer, Credentials
-from torchship.oci.transport import Transport
+from torchship.oci.registry.session import Session
+from torchship.oci.registry.token import Authorizer, Credentials
+from torchship.oci.registry.transport import Transport
 
 _HUB_KEY = "https://index.docker.io/v1/"
 _HUB_NAMES = frozenset({"docker.io", "index.docker.io", "registry-1.docker.io"})

@@ -23,7 +23,7 @@ from torchship.oci.mediatypes import COMPRESSION, OCI_MANIFEST
 from torchship.oci.member import Member
 from torchship.oci.pull import fetch_blobs
 from torchship.oci.reference import Reference
-from torchship.oci.registry import Registry
+from torchship.oci.registry.client import Registry
 from torchship.oci.store import Store
 from torchship.platform import Platform
 from torchship.progress import Progress

@@ -22,9 +22,9 @@ from torchship.oci.complete import bring
 from torchship.oci.documents import ConfigObject, decode
 from torchship.oci.image import Image, Source, manifests, read_one
 from torchship.oci.parallel import each
-from torchship.oci.patience import Patience
 from torchship.oci.reference import Reference
-from torchship.oci.registry import ABSENT, Registry
+from torchship.oci.registry.client import ABSENT, Registry
+from torchship.oci.registry.patience import Patience
 from torchship.oci.store import Store
 from torchship.platform import Platform
 from torchship.progress import Progress

@@ -12,10 +12,10 @@ from torchship.digest import Descriptor
 from torchship.errors import BlobMissing, RegistryError
 from torchship.oci.image import held, read_image, read_one
 from torchship.oci.parallel import each
-from torchship.oci.patience import Patience
 from torchship.oci.pull import fetch_blobs
 from torchship.oci.reference import Reference
-from torchship.oci.registry import Registry
+from torchship.oci.registry.client import Registry
+from torchship.oci.registry.patience import Patience
 from torchship.oci.store import Store
 from torchship.platform import Platform
 from torchship.progress import Progress

@@ -11,7 +11,7 @@ from torchship.digest import Descriptor, Digest
 from torchship.oci import referrers
 from torchship.oci.image import read_image
 from torchship.oci.reference import Reference
-from torchship.oci.registry import Registry, wrong_blob
+from torchship.oci.registry.client import Registry, wrong_blob
 from torchship.oci.transfer import Sent, Transfer
 from torchship.platform import Platform
 from torchship.progress import Progress

@@ -14,7 +14,7 @@ from torchship.oci.image import Image, read_one
 from torchship.oci.manifest import Index, Manifest, parse
 from torchship.oci.parallel import each
 from torchship.oci.reference import Reference
-from torchship.oci.registry import Registry, wrong_blob
+from torchship.oci.registry.client import Registry, wrong_blob
 from torchship.oci.store import Store
 from torchship.oci.variant import Choice
 from torchship.platform import Platform

@@ -15,7 +15,7 @@ from torchship.oci.documents import MANIFEST_LIMIT
 from torchship.oci.image import held, manifests
 from torchship.oci.manifest import Index, Manifest, parse
 from torchship.oci.reference import Reference
-from torchship.oci.registry import Registry
+from torchship.oci.registry.client import Registry
 from torchship.oci.store import Store
 from torchship.oci.transfer import Sent, Transfer
 from torchship.progress import Progress

@@ -14,12 +14,12 @@ from collections.abc import Iterable
 from torchship import canonical
 from torchship.digest import Descriptor, Digest
 from torchship.errors import ManifestError, RegistryError
-from torchship.oci.answer import Answer
 from torchship.oci.documents import read_index
 from torchship.oci.manifest import Index, parse
 from torchship.oci.mediatypes import OCI_INDEX
 from torchship.oci.reference import Reference
-from torchship.oci.registry import Registry
+from torchship.oci.registry.answer import Answer
+from torchship.oci.registry.client import Registry
 
 _UNAVAILABLE = frozenset({400, 404, 405, 501})
 _FALLBACK = re.compile(r"sha256-[0-9a-f]{64}")

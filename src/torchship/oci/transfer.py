@@ -21,7 +21,7 @@ from torchship.oci.manifest import Manifest, parse
 from torchship.oci.parallel import each
 from torchship.oci.pull import label
 from torchship.oci.reference import Reference
-from torchship.oci.registry import ABSENT, Registry
+from torchship.oci.registry.client import ABSENT, Registry
 from torchship.progress import Progress
 
 _DEPTH = 3

@@ -242,8 +242,8 @@ def _check_command(project: Project) -> None:
         if other is not None:
             here = shlex.quote(str(project.root))
             hint = (
-                f'write one, or set command = ["python", "{other}"] in [tool.torchship], or run '
-                f"another: torchship run {here} -- python {shlex.quote(other)}"
+                f'write one, or set command = ["python", "{other}"] in [tool.torchship]; as it is: '
+                f"torchship run {here} -- python {shlex.quote(other)}"
             )
         raise ProjectError(f"{project.root} has no main.py", hint=hint)
     raise ProjectError(

@@ -29,7 +29,7 @@ from torchship.oci.image import Image
 from torchship.oci.prune import JOBS
 from torchship.oci.pull import fetch_blobs
 from torchship.oci.reference import Reference
-from torchship.oci.registry import Registry
+from torchship.oci.registry.client import Registry
 from torchship.oci.store import Store
 from torchship.progress import SILENT, Progress
 

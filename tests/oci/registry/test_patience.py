@@ -7,7 +7,7 @@ from email.utils import format_datetime
 import pytest
 
 from torchship.errors import RegistryError
-from torchship.oci.patience import Interrupted, Patience, Tries, retry_after
+from torchship.oci.registry.patience import Interrupted, Patience, Tries, retry_after
 
 
 def test_retry_after_is_read_as_seconds_or_as_a_date():

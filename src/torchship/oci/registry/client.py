@@ -17,14 +17,14 @@ from msgspec import Struct
 from torchship.digest import Descriptor, Digest
 from torchship.errors import InvalidDigest, ManifestError, RegistryError
 from torchship.oci import auth
-from torchship.oci.answer import LIMIT, Answer, decoded, failure, read
 from torchship.oci.manifest import ACCEPTED, parse, stated
 from torchship.oci.mediatypes import INDEXES, MANIFESTS
-from torchship.oci.patience import Interrupted, Patience
 from torchship.oci.reference import TAG, Reference
-from torchship.oci.session import Session
-from torchship.oci.token import Authorizer, Credentials, Scopes
-from torchship.oci.transport import (
+from torchship.oci.registry.answer import LIMIT, Answer, decoded, failure, read
+from torchship.oci.registry.patience import Interrupted, Patience
+from torchship.oci.registry.session import Session
+from torchship.oci.registry.token import Authorizer, Credentials, Scopes
+from torchship.oci.registry.transport import (
     Answered,
     Origin,
     Response,
@@ -34,7 +34,7 @@ from torchship.oci.transport import (
     request,
     stream,
 )
-from torchship.oci.upload import Source, Upload, mount
+from torchship.oci.registry.upload import Source, Upload, mount
 
 ABSENT = frozenset({401, 403, 404})
 """A repository that is absent: some registries answer 401 or 403, so that private names cannot be

@@ -24,7 +24,7 @@ from urllib3.util import parse_url
 
 from torchship.digest import CHUNK
 from torchship.errors import RegistryError
-from torchship.oci.patience import Interrupted, Patience
+from torchship.oci.registry.patience import Interrupted, Patience
 
 INSECURE = "TORCHSHIP_INSECURE_REGISTRIES"
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})

@@ -15,11 +15,11 @@ from msgspec import Struct
 
 from torchship.digest import Descriptor
 from torchship.errors import BlobDamaged, RegistryError
-from torchship.oci.answer import Answer
-from torchship.oci.patience import Interrupted
-from torchship.oci.session import Session
-from torchship.oci.token import Scopes
-from torchship.oci.transport import join, request
+from torchship.oci.registry.answer import Answer
+from torchship.oci.registry.patience import Interrupted
+from torchship.oci.registry.session import Session
+from torchship.oci.registry.token import Scopes
+from torchship.oci.registry.transport import join, request
 
 Source = Callable[[int], Iterator[bytes]]
 """Gives a blob's bytes from an offset on, in pieces, as often as it is called."""

@@ -9,8 +9,8 @@ import msgspec
 from msgspec import Struct
 
 from torchship.errors import RegistryError
-from torchship.oci.patience import PASSING, Interrupted, retry_after
-from torchship.oci.transport import Answered, Headers, Transport, request, stream
+from torchship.oci.registry.patience import PASSING, Interrupted, retry_after
+from torchship.oci.registry.transport import Answered, Headers, Transport, request, stream
 
 _Shape = TypeVar("_Shape")
 

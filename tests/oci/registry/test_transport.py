@@ -11,8 +11,8 @@ from tests.integration import proxy as faults
 from tests.integration import registry as registries
 
 from torchship.errors import RegistryError
-from torchship.oci.patience import Interrupted, Patience
-from torchship.oci.transport import INSECURE, Origin, Transport, public, trust
+from torchship.oci.registry.patience import Interrupted, Patience
+from torchship.oci.registry.transport import INSECURE, Origin, Transport, public, trust
 
 
 @pytest.fixture

@@ -19,9 +19,9 @@ from msgspec import Struct
 
 from torchship.discreet import Discreet
 from torchship.errors import RegistryError
-from torchship.oci.answer import Answer, decoded, failure, read
-from torchship.oci.patience import Interrupted, Tries
-from torchship.oci.transport import Origin, Transport, request
+from torchship.oci.registry.answer import Answer, decoded, failure, read
+from torchship.oci.registry.patience import Interrupted, Tries
+from torchship.oci.registry.transport import Origin, Transport, request
 
 CLIENT_ID = "torchship"
 _EXPIRES_IN = 60

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from types import MappingProxyType
 
-from torchship.oci.answer import LIMIT, Answer, failure, read
-from torchship.oci.patience import Interrupted, Tries
-from torchship.oci.token import Authorizer, Scopes
-from torchship.oci.transport import Answered, Body, Transport, request
+from torchship.oci.registry.answer import LIMIT, Answer, failure, read
+from torchship.oci.registry.patience import Interrupted, Tries
+from torchship.oci.registry.token import Authorizer, Scopes
+from torchship.oci.registry.transport import Answered, Body, Transport, request
 
 _NO_HEADERS: Mapping[str, str] = MappingProxyType({})
 

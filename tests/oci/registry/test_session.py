@@ -5,10 +5,10 @@ from tests.integration import proxy as faults
 
 from torchship.digest import Descriptor, Digest
 from torchship.errors import RegistryError
-from torchship.oci.patience import Patience
-from torchship.oci.registry import Registry
-from torchship.oci.token import Credentials
-from torchship.oci.transport import INSECURE
+from torchship.oci.registry.client import Registry
+from torchship.oci.registry.patience import Patience
+from torchship.oci.registry.token import Credentials
+from torchship.oci.registry.transport import INSECURE
 
 ADA = Credentials(username="ada", password="open sesame")
 BLOB = b"0123456789" * 1000

@@ -7,11 +7,11 @@ from tests.integration import proxy as faults
 
 from torchship.digest import Descriptor, Digest
 from torchship.errors import RegistryError
-from torchship.oci.answer import LIMIT
 from torchship.oci.mediatypes import OCI_MANIFEST
-from torchship.oci.patience import Patience
 from torchship.oci.reference import Reference
-from torchship.oci.registry import Registry
+from torchship.oci.registry.answer import LIMIT
+from torchship.oci.registry.client import Registry
+from torchship.oci.registry.patience import Patience
 
 BLOB = b"0123456789" * 1000
 DESCRIPTOR = Descriptor(media_type="x/y", digest=Digest.of(BLOB), size=len(BLOB))
@@ -281,7 +281,7 @@ def source(offset):
 
 def test_an_upload_may_lead_to_another_host_but_not_the_password(server, tmp_path, monkeypatch):
     """Blobs are sent where the registry says; who we are is for the registry alone."""
-    from torchship.oci.token import Credentials
+    from torchship.oci.registry.token import Credentials
 
     ada = Credentials(username="ada", password="x")
     with faults.running() as storage:

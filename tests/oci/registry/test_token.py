@@ -7,10 +7,10 @@ import pytest
 from tests.integration import proxy as faults
 
 from torchship.errors import RegistryError
-from torchship.oci.patience import Patience
-from torchship.oci.session import Session
-from torchship.oci.token import Authorizer, Credentials, challenges
-from torchship.oci.transport import Transport
+from torchship.oci.registry.patience import Patience
+from torchship.oci.registry.session import Session
+from torchship.oci.registry.token import Authorizer, Credentials, challenges
+from torchship.oci.registry.transport import Transport
 
 ADA = Credentials(username="ada", password="open sesame")
 SCOPES = ("repository:me/x:pull",)
