@@ -23,7 +23,7 @@ from benchmarks.workbench import TORCHSHIP, Workbench
 from torchship.platform import Platform
 from torchship.project import builds
 from torchship.project import lock as lockfile
-from torchship.project.downloads import Downloads
+from torchship.project.fetch.downloads import Downloads
 from torchship.project.lock import PlatformLock
 
 ROUNDS = 1

@@ -24,7 +24,7 @@ from torchship.digest import Digest
 from torchship.platform import Platform
 from torchship.project import lock as locks
 from torchship.project import lockfile, resolve
-from torchship.project.downloads import Downloads
+from torchship.project.fetch.downloads import Downloads
 from torchship.project.lock import Lock, PlatformLock
 from torchship.project.project import load
 

@@ -106,7 +106,7 @@ def test_sockets_are_opened_only_where_files_come_from_and_images_go():
     # asks the kernel which of its addresses others see: nothing is sent
     asks = {"engines/hosts"}
     assert homes("urllib3", "socket", "http", "urllib.request", "ssl") - pairs - asks <= {
-        "project/fetch",
+        "project/fetch/attempt",
         "oci/registry/client",
         "oci/registry/transport",
         "oci/auth",

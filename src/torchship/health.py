@@ -162,7 +162,7 @@ def _driver(machine: Machine) -> Finding:
 
 
 def _mirrors() -> Finding:
-    from torchship.project.mirrors import VARIABLE, Mirrors
+    from torchship.project.fetch.mirrors import VARIABLE, Mirrors
 
     named = os.environ.get(VARIABLE)
     if not named:

@@ -8,8 +8,8 @@ from pathlib import Path
 from torchship.digest import Digest
 from torchship.errors import FetchError
 from torchship.progress import Progress
-from torchship.project.fetch import Wanted, attempt, told
-from torchship.project.mirrors import Mirrors
+from torchship.project.fetch.attempt import Wanted, attempt, told
+from torchship.project.fetch.mirrors import Mirrors
 
 
 def fetch(

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from torchship.errors import UsageError
+from torchship.project.fetch.route import Route
 from torchship.project.pip import PipSettings, for_uv, read
-from torchship.project.route import Route
 
 
 def conf(path, text):

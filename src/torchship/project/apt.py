@@ -47,9 +47,9 @@ from torchship.platform import Platform
 from torchship.progress import Progress
 from torchship.project.aptconfig import AptConfig
 from torchship.project.aptpins import PACKAGE, pinned, without_secrets
-from torchship.project.fetch import exists
+from torchship.project.fetch.attempt import exists
+from torchship.project.fetch.route import plain
 from torchship.project.lock import PackagePin
-from torchship.project.route import plain
 from torchship.project.sources import (
     ETC,
     KEYRING,

@@ -17,7 +17,7 @@ from urllib.parse import SplitResult, quote, urlsplit, urlunsplit
 from msgspec import field
 
 from torchship.discreet import Discreet
-from torchship.project.route import Route
+from torchship.project.fetch.route import Route
 
 _SETTING = re.compile(r'(\S+) "(.*)";')
 _MACHINE = re.compile(

@@ -25,12 +25,12 @@ from torchship.errors import (
 )
 from torchship.platform import Platform
 from torchship.progress import Progress
-from torchship.project.address import shown
-from torchship.project.fetch import Failure, Wanted, attempt, local, told
+from torchship.project.fetch.address import shown
+from torchship.project.fetch.attempt import Failure, Wanted, attempt, local, told
+from torchship.project.fetch.mirrors import Mirrors
+from torchship.project.fetch.route import Route, Routes
 from torchship.project.lock import DataPin, Lock, PackagePin, PlatformLock, WheelPin
-from torchship.project.mirrors import Mirrors
 from torchship.project.project import Project
-from torchship.project.route import Route, Routes
 
 Pin = WheelPin | PackagePin | DataPin
 

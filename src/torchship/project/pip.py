@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 from msgspec import Struct
 
 from torchship.errors import UsageError
-from torchship.project.route import Route
+from torchship.project.fetch.route import Route
 
 _SECTIONS = ("global", "download", "install")
 _PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "http_proxy", "https_proxy", "all_proxy")

@@ -198,7 +198,7 @@ class _Resolver(Struct, frozen=True, kw_only=True):
     ) -> tuple[WheelPin, ...]:
         """Return a variant's wheels: the kept ones, where all that they came from is the same."""
         from torchship.project import pip, wheels
-        from torchship.project.fetch import length
+        from torchship.project.fetch.attempt import length
         from torchship.project.target import Target
 
         earlier = self._earlier(entry.platform, build)
@@ -321,8 +321,8 @@ def _filename(file: DataFile) -> str:
 
 def _size(file: DataFile) -> int:
     """Return a data file's size in bytes: of a local mirror's copy, else as its source states."""
-    from torchship.project.fetch import length
-    from torchship.project.mirrors import Mirrors
+    from torchship.project.fetch.attempt import length
+    from torchship.project.fetch.mirrors import Mirrors
 
     local = Mirrors.from_environment().find(file.digest, filename=_filename(file))
     if local is not None:

@@ -26,8 +26,8 @@ from debian.deb822 import Deb822
 from msgspec import Struct
 
 from torchship.errors import FetchError, ResolveError, UsageError
-from torchship.project.address import Address
-from torchship.project.part import SourceFailed, local_path
+from torchship.project.fetch.address import Address
+from torchship.project.fetch.part import SourceFailed, local_path
 
 MIRROR = "TORCHSHIP_DEBIAN_MIRROR"
 SNAPSHOT = "TORCHSHIP_DEBIAN_SNAPSHOT"

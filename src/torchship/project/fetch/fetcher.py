@@ -14,11 +14,11 @@ from msgspec import Struct
 from torchship.digest import CHUNK, Digest
 from torchship.errors import StoreError
 from torchship.progress import Progress
-from torchship.project.address import host_of, shown
-from torchship.project.downloads import Downloads
-from torchship.project.mirrors import Mirrors
-from torchship.project.part import Cancelled, Part, SourceFailed, local_path, regular
-from torchship.project.route import Routes, plain
+from torchship.project.fetch.address import host_of, shown
+from torchship.project.fetch.downloads import Downloads
+from torchship.project.fetch.mirrors import Mirrors
+from torchship.project.fetch.part import Cancelled, Part, SourceFailed, local_path, regular
+from torchship.project.fetch.route import Routes, plain
 
 TRIES = 5
 """How often one address is tried, as long as its fault may pass."""

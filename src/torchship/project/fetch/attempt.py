@@ -29,13 +29,13 @@ from msgspec.structs import replace
 from torchship.digest import Digest
 from torchship.errors import FetchError
 from torchship.progress import Progress
-from torchship.project.address import Address, host_of, shown
-from torchship.project.answer import continues, judge
-from torchship.project.downloads import Downloads
-from torchship.project.fetcher import TRIES, Failure, Fetcher, Wanted, pause
-from torchship.project.mirrors import Mirrors
-from torchship.project.part import Cancelled, Part, SourceFailed, local_path, regular
-from torchship.project.route import Route, Routes, plain
+from torchship.project.fetch.address import Address, host_of, shown
+from torchship.project.fetch.answer import continues, judge
+from torchship.project.fetch.downloads import Downloads
+from torchship.project.fetch.fetcher import TRIES, Failure, Fetcher, Wanted, pause
+from torchship.project.fetch.mirrors import Mirrors
+from torchship.project.fetch.part import Cancelled, Part, SourceFailed, local_path, regular
+from torchship.project.fetch.route import Route, Routes, plain
 
 __all__ = ["Failure", "Outcome", "Wanted", "attempt", "exists", "length", "local", "told"]
 

@@ -20,8 +20,8 @@ from tests.project.server import Handler, send, serve, status
 from torchship.digest import Digest
 from torchship.errors import FetchError, StoreError, UsageError
 from torchship.progress import SILENT
-from torchship.project.fetch import Wanted, attempt, exists, length
-from torchship.project.mirrors import Mirrors
+from torchship.project.fetch.attempt import Wanted, attempt, exists, length
+from torchship.project.fetch.mirrors import Mirrors
 
 __all__ = ["serve"]
 
@@ -421,8 +421,8 @@ def test_a_full_disk_is_told_with_path_and_size(serve, tmp_path: Path) -> None:
         from torchship.digest import Digest
         from torchship.errors import StoreError
         from torchship.progress import SILENT
-        from torchship.project.fetch import Wanted, attempt
-        from torchship.project.mirrors import Mirrors
+        from torchship.project.fetch.attempt import Wanted, attempt
+        from torchship.project.fetch.mirrors import Mirrors
         one = Wanted(filename="a.whl", digest=Digest("{Digest.of(data).hex}"), size={len(data)},
                      sources=("{server.url}/a",))
         try:
@@ -457,8 +457,8 @@ def _fetching(tmp_path: Path, data: bytes, url: str) -> subprocess.Popen[bytes]:
         from pathlib import Path
         from torchship.digest import Digest
         from torchship.progress import SILENT
-        from torchship.project.fetch import Wanted, attempt
-        from torchship.project.mirrors import Mirrors
+        from torchship.project.fetch.attempt import Wanted, attempt
+        from torchship.project.fetch.mirrors import Mirrors
         attempt(
             [Wanted(filename="a", digest=Digest("{Digest.of(data).hex}"), size={len(data)},
                     sources=("{url}/a",))],

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 
-from torchship.project.part import Part, SourceFailed
+from torchship.project.fetch.part import Part, SourceFailed
 
 _PATIENCE = 120.0  # seconds: a server that asks for a longer pause is left
 

@@ -15,9 +15,9 @@ from tests.project.server import send, serve
 from torchship.digest import Digest
 from torchship.errors import FetchError
 from torchship.progress import SILENT
-from torchship.project.fetch import Wanted, exists, length
-from torchship.project.mirrors import Mirrors
-from torchship.project.route import Route
+from torchship.project.fetch.attempt import Wanted, exists, length
+from torchship.project.fetch.mirrors import Mirrors
+from torchship.project.fetch.route import Route
 
 __all__ = ["serve"]
 

@@ -1,0 +1,1 @@
+"""Pins become verified files: where each may be, how it is reached, and what came of it."""
