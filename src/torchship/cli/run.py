@@ -67,7 +67,7 @@ def run(
     from torchship import pipeline
     from torchship.display import display
     from torchship.engines.request import Mount, Request
-    from torchship.runs import offline
+    from torchship.runs import failure
 
     if tty and not (sys.stdin.isatty() and sys.stdout.isatty()):
         raise UsageError("the input device is not a terminal", hint="leave out -t")
@@ -109,8 +109,8 @@ def run(
         complain(unusable(error))
         sys.exit(COULD_NOT_START)
     _tell(outcome)
-    if outcome.status != 0 and not options.network and offline.missed(directory.log):
-        click.echo(offline.HINT, err=True)
+    if outcome.status != 0 and (why := failure.hint(directory.log, network=options.network)):
+        click.echo(clean(why), err=True)
     click.echo(f"run directory: {directory.path}", err=True)
     sys.exit(outcome.status)
 

@@ -20,7 +20,7 @@ from torchship.progress import Progress
 from torchship.project.project import Metric
 from torchship.project.revision import Revision
 from torchship.project.seeds import seeded
-from torchship.runs import capacity, offline, profile
+from torchship.runs import capacity, failure, profile
 from torchship.runs.claims import claims
 from torchship.runs.execution import Declared, Execution, execute, source, used
 from torchship.runs.inside import TENSORS, Facts, check_data, tensors
@@ -291,8 +291,8 @@ def check(made: Record, declared: Declared, done_in: RecordDirectory) -> None:
             seed = "a run" if run.seed is None else f"the run with seed {run.seed}"
             log = RunDirectory(path=folder_of(done_in.path, run.seed, place)).log
             hint = f"see what it printed in {done_in.path}; no record is made of failed runs"
-            if not made.network and offline.missed(log):
-                hint = f"{offline.HINT}; see what it printed in {log}"
+            if why := failure.hint(log, network=made.network):
+                hint = f"{why}; see what it printed in {log}"
             raise RunError(f"{seed} ended with exit status {run.status}", hint=hint)
     claimed = {claim.name for claim in made.claims}
     missing = [metric.name for metric in declared.metrics if metric.name not in claimed]
