@@ -15,7 +15,7 @@ from msgspec.structs import replace
 
 from torchship.amounts import counted
 from torchship.digest import Descriptor, Digest
-from torchship.errors import BlobMissing, LockError, RecordError, TorchshipError
+from torchship.errors import BlobMissing, LockError, MetricsError, RecordError, TorchshipError
 from torchship.platform import Platform
 from torchship.progress import Progress
 from torchship.project import lock as lockfile
@@ -185,7 +185,7 @@ class Outcome(Struct, frozen=True, kw_only=True):
     """What one run gave. ``status`` is the program's exit status, ``seconds`` wall-clock time.
 
     ``diverged`` are metrics that came out as NaN, infinite, or as good as that; ``unrecorded`` says
-    why there is no record of the run.
+    why there is no record of the run, ``unread`` why its metrics could not be read.
     """
 
     status: int
@@ -193,6 +193,7 @@ class Outcome(Struct, frozen=True, kw_only=True):
     metrics: Mapping[str, float]
     diverged: tuple[str, ...] = ()
     unrecorded: RecordError | None = None
+    unread: MetricsError | None = None
 
 
 def run(
@@ -206,8 +207,8 @@ def run(
 ) -> Outcome:
     """Run an image once and write down what it gave.
 
-    Raises `MetricsError` after a successful run whose metrics are not what was declared; its
-    record is there, without them. Of a run that failed, its exit status is the answer.
+    The program's exit status is the answer, also where its metrics are not what was declared: its
+    record is there, without them.
     """
     from torchship.project.seeds import unseeded
     from torchship.runs.capacity import fitted
@@ -245,12 +246,12 @@ def run(
         directory.record.write_bytes(encode(fitted(record)))
     except RecordError as error:  # the program's work is done, and its exit status the answer
         unrecorded = error
-    if done.fault is not None and done.run.status == 0:
-        raise done.fault
     return Outcome(
         status=done.run.status,
         seconds=done.run.seconds,
         metrics=done.run.metrics,
         diverged=done.run.diverged,
         unrecorded=unrecorded,
+        # a program that was killed while it wrote them was killed: that says it all
+        unread=done.fault if done.run.status == 0 else None,
     )

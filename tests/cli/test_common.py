@@ -7,7 +7,7 @@ import json
 from torchship.cli.common import complain
 from torchship.cli.images import _print_json
 from torchship.cli.run import _tell
-from torchship.errors import TorchshipError
+from torchship.errors import MetricsError, TorchshipError
 from torchship.pipeline import Outcome
 
 STEERING = "\x1b[2J\x9b31m\u202e\u2028"
@@ -38,3 +38,11 @@ def test_names_of_metrics_are_text(capsys):
         "a\ufffd[2J\ufffd31m\ufffd\ufffd: 1",
         "b\ufffdc: not a number, or infinite: nothing compares with that",
     ]
+
+
+def test_metrics_that_could_not_be_read_are_one_line(capsys):
+    """They are no error of the command, and what matched may be a stranger's word."""
+    fault = MetricsError("metrics.acc matched 12,345" + STEERING, hint="put one group")
+    _tell(Outcome(status=0, seconds=1.0, metrics={}, unread=fault))
+    told = "no metrics: metrics.acc matched 12,345\ufffd[2J\ufffd31m\ufffd\ufffd; put one group"
+    assert capsys.readouterr().err == told + "\n"

@@ -86,10 +86,19 @@ def test_a_metrics_file_that_links_out_of_the_output_is_not_read(run):
 
 
 def test_a_match_that_is_no_number_is_an_error(run):
-    """The message shows the match."""
-    (run / "log").write_text("Accuracy: high\n")
-    with pytest.raises(ProjectError, match="high"):
-        found(run, Metric(name="a", pattern=r"Accuracy: (\w+)"))
+    """The message shows pattern and match as they are written."""
+    (run / "log").write_text("Accuracy: 12,345\n")
+    with pytest.raises(ProjectError) as caught:
+        found(run, Metric(name="a", pattern=r"Accuracy: (\S+)"))
+    told = r"metrics.a: the pattern Accuracy: (\S+) matched 12,345, which is no number"
+    assert caught.value.message == told
+
+
+def test_a_fraction_of_nothing_is_an_error(run):
+    """Both of its parts are shown."""
+    (run / "log").write_text("Accuracy: 0/0\n")
+    with pytest.raises(ProjectError, match="matched 0/0, which is no number"):
+        found(run, Metric(name="a", pattern=r"Accuracy: (\d+)/(\d+)"))
 
 
 @pytest.mark.parametrize("text", ["nan", "inf", "-inf"])

@@ -380,7 +380,7 @@ def test_a_program_that_cannot_start_leaves_no_directory(recorded, tmp_path):
         (
             '{"acc": {"name": "acc", "pattern": "Acc: (.*)"}}',
             None,
-            r"no acc: nothing in .*seed-1/stdout.log matches its pattern 'Acc: \(\.\*\)'",
+            r"no acc: nothing in .*seed-1/stdout.log matches its pattern Acc: \(\.\*\)$",
         ),
     ],
 )

@@ -15,7 +15,7 @@ from msgspec.structs import replace
 from torchship.cli.common import complain, example, run_directory, unusable
 from torchship.cli.target import Options, prepare, run_options
 from torchship.display import clean
-from torchship.errors import MetricsError, TorchshipError, UsageError
+from torchship.errors import TorchshipError, UsageError
 
 if TYPE_CHECKING:
     from torchship.digest import Descriptor
@@ -100,7 +100,7 @@ def run(
             directory=directory,
             index=ready.top.digest,
         )
-    except (UsageError, MetricsError):
+    except UsageError:
         raise
     except TorchshipError as error:
         complain(error)
@@ -122,6 +122,9 @@ def _tell(outcome: Outcome) -> None:
     for metric in outcome.diverged:
         told = f"{clean(metric)}: not a number, or infinite: nothing compares with that"
         click.echo(told, err=True)
+    if outcome.unread is not None:
+        hint = f"; {outcome.unread.hint}" if outcome.unread.hint else ""
+        click.echo(clean(f"no metrics: {outcome.unread.message}{hint}"), err=True)
     if outcome.unrecorded is not None:
         complain(outcome.unrecorded)
     # As shells have it, 128 + N is the end by signal N; these two say it by themselves.

@@ -16,6 +16,7 @@ from torchship.errors import ManifestError, MetricsError
 from torchship.oci.assemble import METRICS
 from torchship.project.project import Metric
 from torchship.runs.allowance import UsedUp, allowance
+from torchship.runs.legible import cut
 from torchship.runs.record import GREATEST
 
 DEFAULT = "metrics.json"
@@ -31,6 +32,7 @@ SECONDS = 10.0
 """Processor time that all patterns of an image may take: an honest one needs milliseconds."""
 
 _LONGEST_PATTERN = 1000  # characters
+_SHOWN = 80  # characters of a pattern, or of what it matched, in what is told
 _LONGEST_LINE = 1 << 16  # characters; what is longer is searched in pieces
 
 _FORM = 'the program is to write an object of numbers there, such as {"test_accuracy": 0.99}'
@@ -161,7 +163,7 @@ def _matched(metric: Metric, log: Path, seconds: float) -> tuple[float | None, i
             last = _last(re.compile(metric.pattern or ""), log)
     except UsedUp:
         raise MetricsError(
-            f"metrics.{metric.name}: searching {log} for {(metric.pattern or '')[:80]!r} takes "
+            f"metrics.{metric.name}: searching {log} for {cut(metric.pattern or '', _SHOWN)} takes "
             f"more than {SECONDS:.0f} s",
             hint="write a pattern without repeats inside of repeats, or let the program write "
             "metrics.json",
@@ -174,9 +176,12 @@ def _matched(metric: Metric, log: Path, seconds: float) -> tuple[float | None, i
             return numbers[0], None
         return numbers[0] / numbers[1], int(numbers[1]) if numbers[1].is_integer() else None
     except (ValueError, IndexError, ZeroDivisionError, OverflowError):
+        matched = "/".join(cut(group, _SHOWN) for group in last if group is not None)
         raise MetricsError(
-            f"metrics.{metric.name}: {metric.pattern!r} matched {last!r}, which is no number",
-            hint="put one group around the number, or two around a fraction's parts",
+            f"metrics.{metric.name}: the pattern {metric.pattern} matched "
+            f"{matched or 'nothing'}, which is no number",
+            hint="put one group around a number such as 12345 or 0.99, or two around a fraction's "
+            "parts",
         ) from None
 
 

@@ -272,7 +272,7 @@ def _lacking(metric: Metric, folder: RunDirectory) -> MetricsError:
     if metric.pattern is not None:
         return MetricsError(
             f"the run gave no {metric.name}: nothing in {folder.log} matches its pattern "
-            f"{metric.pattern!r}",
+            f"{metric.pattern}",
             hint=f"correct `pattern` in [tool.torchship.metrics.{metric.name}]",
         )
     file = folder.output / (metric.file or DEFAULT)
