@@ -14,7 +14,7 @@ from torchship.layers.layer import key
 from torchship.oci import mediatypes
 from torchship.oci.assemble import index
 from torchship.oci.image import read_one
-from torchship.oci.prune import prune
+from torchship.oci.prune import downloaded, free_downloads, prune
 from torchship.oci.store import Store
 
 
@@ -197,3 +197,18 @@ def test_a_layer_with_long_paths_goes_too(store):
     store.put(b"x", "text/plain")
     assert prune(store).size >= 5
     assert list(store.unpacked.iterdir()) == []
+
+
+def test_downloads_stay_until_they_are_given_up(store, image):
+    """Images stay whole without what they were made of."""
+    descriptor = image(b"kept")
+    store.tag("kept", descriptor)
+    path = store.downloads / "ab" / "abc" / "some.whl"
+    path.parent.mkdir(parents=True)
+    path.write_bytes(b"a wheel")
+    prune(store)
+    assert downloaded(store) == 7
+    assert free_downloads(store) == 7
+    assert (path.exists(), downloaded(store)) == (False, 0)
+    assert free_downloads(store) == 0
+    assert store.has(descriptor.digest)

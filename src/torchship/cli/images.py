@@ -138,17 +138,27 @@ def rmi(references: tuple[str, ...]) -> None:
 
 
 @click.command(epilog=example("torchship prune"))
-def prune() -> None:
-    """Free the space of layers that no image uses, and of what was left unfinished."""
-    from torchship.amounts import size
-    from torchship.oci.prune import prune as sweep
+@click.option(
+    "--downloads", is_flag=True, help="Downloads, too: what is built anew fetches them again."
+)
+def prune(downloads: bool) -> None:
+    """Free the space of layers that no image uses, and of what was left unfinished.
 
-    freed = sweep(open_store())
-    click.echo(
-        f"freed {size(freed.size)}: {counted(freed.blobs, 'blob')}, "
-        f"{counted(freed.unpacked, 'unpacked layer')}",
-        err=True,
-    )
+    Wheels, Debian packages and data that were downloaded stay, for the next build.
+    """
+    from torchship.amounts import size
+    from torchship.oci import prune as sweep
+
+    store = open_store()
+    freed = sweep.prune(store)
+    what = [counted(freed.blobs, "blob"), counted(freed.unpacked, "unpacked layer")]
+    total = freed.size
+    if downloads:
+        what.append("downloads")
+        total += sweep.free_downloads(store)
+    click.echo(f"freed {size(total)}: {', '.join(what)}", err=True)
+    if kept := sweep.downloaded(store):
+        click.echo(f"{size(kept)} of downloads stay: --downloads frees them, too", err=True)
 
 
 @click.command(epilog=example("torchship save mnist -o mnist.tar", "docker load -i mnist.tar"))

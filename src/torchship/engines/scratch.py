@@ -29,7 +29,8 @@ def scratch_folder(parent: Path) -> Iterator[Path]:
     except OSError as error:
         raise StoreError(
             f"{parent} cannot be written to: {error.strerror}",
-            hint="free some space there, or name another folder in TORCHSHIP_HOME",
+            hint="free some space there (`torchship prune` may), "
+            "or name another folder in TORCHSHIP_HOME",
         ) from error
     descriptor = os.open(folder, os.O_RDONLY)
     try:

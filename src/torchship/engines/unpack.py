@@ -28,7 +28,9 @@ from torchship.layers.tarstream import members
 from torchship.oci.folders import private, remove
 from torchship.oci.prune import LEASE
 
-_ELSEWHERE = "free some space there, or name another folder in TORCHSHIP_HOME"
+_ELSEWHERE = (
+    "free some space there (`torchship prune` may), or name another folder in TORCHSHIP_HOME"
+)
 _BOOT = Path("/proc/sys/kernel/random/boot_id")
 
 OpenLayer = Callable[[Layer], BinaryIO]

@@ -35,7 +35,7 @@ def writing(path: Path) -> Iterator[None]:
         if error.errno in _FULL:
             raise StoreError(
                 f"no space is left to write {path}",
-                hint="free some space, run `torchship prune`, "
+                hint="free some space, run `torchship prune --downloads`, "
                 "or set TORCHSHIP_HOME to a folder on a larger disk",
             ) from error
         if error.errno in _READ_ONLY:

@@ -51,7 +51,8 @@ def prune(store: Store, *, keep: timedelta = timedelta(0), wait: float = WAIT) -
 
     Also removes the folders of cluster jobs that no process holds any more, what uv unpacked
     while resolving, and blobs that came in part. Derived layers used within ``keep`` stay, and
-    so do downloads. Waits for other users of the store, then raises `StoreError`.
+    so do downloads (`free_downloads`). Waits for other users of the store, then raises
+    `StoreError`.
     """
     with store.alone(wait):
         needed = _mark(store)
@@ -80,6 +81,21 @@ def prune(store: Store, *, keep: timedelta = timedelta(0), wait: float = WAIT) -
         resolver = store.home / "uv"
         freed += _delete(resolver) if resolver.is_dir() else 0
     return Pruned(blobs=removed, layers=forgotten, unpacked=folders, size=size + freed)
+
+
+def free_downloads(store: Store, *, wait: float = WAIT) -> int:
+    """Remove downloaded wheels, packages and data, of which layers are made; return their bytes.
+
+    Images stay whole; what is built anew fetches again what its layers need. Waits as `prune`.
+    """
+    with store.alone(wait):
+        return _delete(store.downloads)
+
+
+def downloaded(store: Store) -> int:
+    """Return the bytes of the files that `free_downloads` would remove."""
+    sizes = (path.stat().st_size for path in store.downloads.rglob("*") if path.is_file())
+    return sum(sizes)
 
 
 def _mark(store: Store) -> set[Digest]:

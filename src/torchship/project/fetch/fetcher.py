@@ -192,8 +192,8 @@ def storing(path: Path, size: int) -> Iterator[None]:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise StoreError(
                 f"no space is left on the disk for {path}, which needs {size} bytes",
-                hint="free some space, or set TORCHSHIP_HOME to a folder on another disk; "
-                "what was downloaded is kept",
+                hint="free some space (`torchship prune` may), "
+                "or set TORCHSHIP_HOME to a folder on another disk; what was downloaded is kept",
             ) from error
         raise StoreError(
             f"cannot write {path}: {error.strerror or error}",
