@@ -15,6 +15,7 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 
 import msgspec
@@ -25,8 +26,10 @@ from tests.machine import PLAIN, debian_packages, equipped, layers, machine, ver
 from tests.wheels import make_wheel
 
 from torchship.cli import torchship
+from torchship.digest import Digest
 from torchship.project import lock as lockfile
 from torchship.project import lockcheck
+from torchship.runs.run import RecordDirectory
 
 __all__ = ["debian_packages", "machine"]
 
@@ -327,9 +330,25 @@ def test_results_that_stay_out_are_told(machine):
     project = machine.project()
     (project / "outputs").mkdir()
     (project / "outputs" / "pretrained.pt").write_bytes(b"weights")
-    assert "outputs/ stays out of the image" in machine.torchship("build", project).err
+    told = (
+        "outputs/ is left out of the image (results); write `outputs` into .dockerignore to "
+        "settle that, or `!outputs` to take it in"
+    )
+    assert told in machine.torchship("build", project).err
     (project / ".dockerignore").write_text("!outputs\n")
-    assert "stays out" not in machine.torchship("build", project).err
+    assert "left out" not in machine.torchship("build", project).err
+
+
+def test_folders_of_results_share_a_line(machine):
+    """However many a project has, one line is enough; torchship's own runs are no news."""
+    project = machine.project()
+    for name in ("outputs", "wandb"):
+        (project / name).mkdir()
+        (project / name / "a").touch()
+    RecordDirectory.create(project / "runs", Digest.of(b""), datetime.now(UTC))
+    said = [line for line in machine.torchship("build", project).err.splitlines() if "left" in line]
+    assert len(said) == 1
+    assert said[0].startswith("outputs/, wandb/ are left out of the image (results); write each")
 
 
 def test_caches_that_stay_out_are_told(machine):

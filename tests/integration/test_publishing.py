@@ -73,7 +73,7 @@ def test_faults_are_not_verdicts(machine, zero, reference):
     (zero / "main.py").write_text("print(1)")
     lacking = machine.torchship("record", *NATIVE, zero, "-o", "x")
     lacking.fails("the run gave no metrics: x/run-1/output/metrics.json is not there", status=1)
-    assert [path.name for path in (machine.root / "x").iterdir()] == ["run-1"]
+    assert [path.name for path in (machine.root / "x").glob("[!.]*")] == ["run-1"]
 
 
 def test_ctrl_c_ends_a_recording(machine, zero):

@@ -1,6 +1,6 @@
 import pytest
 
-from torchship.layers.selection import Selection, left_out
+from torchship.layers.selection import MARK, MARKED, Selection, left_out
 
 TAG = "Signature: 8a477f597d28d172789f06886806bc55\n"
 RECORD = '{"_type":"https://in-toto.io/Statement/v1","predicate":{}}'
@@ -81,6 +81,22 @@ def test_run_directories_stay_out_wherever_they_are(project):
     (root / ".dockerignore").write_text("!mine\n")
     mine = ["mine/output/model.pt", "mine/record.json", "mine/stdout.log"]
     assert paths(root) == [".dockerignore", "main.py", *mine, *others]
+
+
+def test_a_run_directory_that_says_so_itself_stays_out(project):
+    """From the moment it is made: a run that fails, or is stopped, leaves no record."""
+    root = project(
+        {
+            "main.py": "",
+            f"bad/{MARK}": MARKED.decode(),
+            "bad/seed-1/stdout.log": "",
+            f"other/{MARK}": "somebody else's",
+            f"runs/1/{MARK}": MARKED.decode(),
+        }
+    )
+    assert paths(root) == ["main.py", f"other/{MARK}"]
+    assert left_out(root) == ()
+    assert f"bad/{MARK}" in paths(root, exclude=["!bad"])
 
 
 def test_a_cache_goes_in_where_an_exception_names_it(project):

@@ -126,6 +126,7 @@ def test_each_run_gets_its_seed_and_its_directory(recorded, tmp_path):
     assert made.hardware.instruction_set == "AVX2"
     assert (made.determinism.threads, made.determinism.environment) == (2, {"OMP_NUM_THREADS": "2"})
     assert sorted(path.name for path in (tmp_path / "record").iterdir()) == [
+        ".torchship-run",
         "seed-1",
         "seed-2",
         "seed-3",
@@ -259,13 +260,14 @@ def test_data_are_checked_before_and_after(recorded):
         ({"/data/x": "a lie"}, "is not there"),
     ],
 )
-def test_damaged_data_end_it_before_anything_runs(recorded, data, words):
+def test_damaged_data_end_it_before_anything_runs(recorded, tmp_path, data, words):
     """Every run of them would be another experiment."""
     found = image(**{DATA: json.dumps({"/data/x": str(Digest.of(b"x"))})})
     engine = Engine(gives(), data=data)
     with pytest.raises(RunError, match=words):
         recorded(None, found=found, engine=engine)
     assert engine.requests == []
+    assert not (tmp_path / "record").exists()
 
 
 def test_data_that_change_while_it_runs(recorded):

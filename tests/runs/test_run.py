@@ -6,7 +6,8 @@ import pytest
 
 from torchship.digest import Digest
 from torchship.errors import StoreError, UsageError
-from torchship.runs.run import RunDirectory
+from torchship.layers.selection import MARK, MARKED
+from torchship.runs.run import RecordDirectory, RunDirectory
 
 NOW = datetime(2026, 11, 22, 23, 0, 5, tzinfo=UTC)
 IMAGE = Digest.of(b"image")
@@ -55,6 +56,19 @@ def test_a_run_that_never_began_leaves_nothing(tmp_path):
     begun.log.write_text("a line\n")
     begun.discard()
     assert begun.log.is_file()
+    assert (begun.path / MARK).is_file()
+
+
+def test_several_runs_of_which_none_began_leave_nothing(tmp_path):
+    """Nor does the directory, as far as it was made, stand in the way of the next."""
+    found = RecordDirectory.at(tmp_path / "mine")
+    assert (found.path / MARK).read_bytes() == MARKED
+    RecordDirectory.at(tmp_path / "mine").discard()
+    assert not found.path.exists()
+    begun = RecordDirectory.create(tmp_path, IMAGE, NOW)
+    begun.run(1, 1)
+    begun.discard()
+    assert sorted(path.name for path in begun.path.iterdir()) == [MARK, "seed-1"]
 
 
 def test_a_parent_that_is_a_file_is_an_error_with_its_path(tmp_path):

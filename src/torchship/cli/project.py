@@ -232,11 +232,8 @@ def built(
             hint="name all that the project should have there, in a list",
         )
     variants = (variant,) if variant and len(project.torch) > 1 else ()
-    for name in left_out(project.root, exclude=project.exclude):
-        progress.say(
-            f"{name}/ stays out of the image, as results do: `!{name}` in .dockerignore takes it "
-            f"in, `{name}` there ends this line"
-        )
+    if names_out := left_out(project.root, exclude=project.exclude):
+        progress.say(results_left_out(names_out))
     pins = pipeline.locked(project, path, store=store, platforms=wanted, progress=progress)
     if approve is not None:
         for platform in wanted:
@@ -260,3 +257,17 @@ def built(
             f"{time.monotonic() - began:.1f} s"
         )
     return top
+
+
+def results_left_out(names: Sequence[str]) -> str:
+    """Say in one line which folders of results are not in the image, and what settles that."""
+    first = names[0]
+    if len(names) == 1:
+        how = f"write `{first}` into .dockerignore to settle that, or `!{first}` to take it in"
+    else:
+        how = (
+            "write each name into .dockerignore to settle that, or one with a ! to take it in, "
+            f"as in `!{first}`"
+        )
+    are = "is" if len(names) == 1 else "are"
+    return f"{', '.join(f'{name}/' for name in names)} {are} left out of the image (results); {how}"

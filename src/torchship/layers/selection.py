@@ -2,9 +2,9 @@
 
 `DEFAULTS`, then ``.dockerignore``, then ``exclude`` are one list of patterns, so that a later ``!``
 takes back what an earlier one leaves out. Some folders say themselves what they are. Caches
-(``CACHEDIR.TAG``) and run directories (``record.json`` beside the runs' own files) stay out unless
-an exception names them: a model that was downloaded lies in a cache, too. Virtual environments
-(``pyvenv.cfg``, ``conda-meta``) never go in.
+(``CACHEDIR.TAG``) and run directories (`MARK`, or ``record.json`` beside the runs' own files) stay
+out unless an exception names them: a model that was downloaded lies in a cache, too. Virtual
+environments (``pyvenv.cfg``, ``conda-meta``) never go in.
 
 A folder that is not left out goes in, as it does for Docker, even where nothing in it does: a
 program may count on it.
@@ -42,6 +42,12 @@ DEFAULTS = (
 
 What stays out at any depth is taken back by its name: ``!src`` is not for ``src/__pycache__``.
 """
+
+MARK = ".torchship-run"
+"""The file that stands in a run directory from its beginning, also where the run fails."""
+
+MARKED = b"torchship made this folder for what a run gives: it goes into no image.\n"
+"""What the file holds."""
 
 _AS_DEFAULT = len(DEFAULTS) - 1  # what says itself that it is no source is left out as these are
 _ENVIRONMENT = frozenset({"conda-meta", "pyvenv.cfg"})
@@ -171,6 +177,8 @@ def _is_cache(folder: Path, names: Collection[str]) -> bool:
 
 def _is_run(folder: Path, names: Collection[str]) -> bool:
     """Tell whether a folder of these names is a run directory (`torchship.runs.run`)."""
+    if MARK in names and _begins(folder / MARK, MARKED):
+        return True
     return (
         "record.json" in names
         and (_RUN.issubset(names) or any(_ONE_OF_SEVERAL.fullmatch(name) for name in names))

@@ -20,6 +20,7 @@ from torchship.oci.image import held
 from torchship.oci.store import Store
 from torchship.progress import Progress
 from torchship.runs.record import Record
+from torchship.runs.run import holds_anything
 from torchship.runs.statement import LARGEST, MEDIA_TYPE, parse
 
 ARTIFACT_TYPE = "application/vnd.torchship.run-record.v1+json"
@@ -111,7 +112,7 @@ def _is_recording(folder: Path) -> bool:
     """Tell whether `record` made a folder: not `run`, not `reproduce`; and ran something in it."""
     if not folder.is_dir() or (folder / "output").exists() or (folder / AUTHOR).exists():
         return False
-    return any(folder.iterdir())
+    return holds_anything(folder)
 
 
 def _age(folder: Path) -> float:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import PurePosixPath
@@ -74,7 +73,11 @@ def record(
     runs gave: after the first of them, if that shows it.
     """
     progress.say("looking at the machine from inside the container")
-    found, before = check_data(plan.request, engine, declared.data)
+    try:
+        found, before = check_data(plan.request, engine, declared.data)
+    except TorchshipError:
+        directory.discard()
+        raise
     done, folders = [], []
     for place, seed in enumerate(plan.seeds, start=1):
         folder = directory.run(seed, place)
@@ -166,8 +169,7 @@ def _once(
             )
     except TorchshipError:
         folder.discard()
-        with suppress(OSError):  # others have run before it
-            folder.path.parent.rmdir()
+        RecordDirectory(path=folder.path.parent).discard()  # unless others have run before it
         raise
 
 

@@ -4,6 +4,7 @@ runs/20261122T230000Z-440fcabf73cc/
   output/        what the program wrote; /output in the container
   stdout.log     what it printed
   record.json    what ran and what it gave (`runs.record`)
+  .torchship-run tells from the beginning that this is one: it goes into no image
 
 A directory of several runs has one such directory for each, and one record for all:
 
@@ -11,6 +12,7 @@ runs/20261122T230000Z-440fcabf73cc/
   seed-1/  seed-2/  ...
   repeat/        the first seed once more
   record.json
+  .torchship-run
 """
 
 from __future__ import annotations
@@ -22,6 +24,7 @@ from pathlib import Path
 
 from torchship.digest import Digest
 from torchship.errors import StoreError, UsageError
+from torchship.layers.selection import MARK, MARKED
 
 PARENT = "runs"
 OUTPUT = "output"
@@ -38,6 +41,7 @@ class RunDirectory:
     def create(cls, parent: Path, image: Digest, now: datetime) -> RunDirectory:
         """Make ``<UTC time>-<short digest>`` below ``parent``; a second one in a second gets -2."""
         path = _fresh(parent, image, now)
+        _mark(path)
         _make(path / OUTPUT)
         return cls(path=path)
 
@@ -46,6 +50,8 @@ class RunDirectory:
         """Use a folder that the user named; it may exist, but must be empty."""
         check(path)
         made = not path.exists()
+        _make(path)
+        _mark(path)
         _make(path / OUTPUT)
         return cls(path=path, made=made)
 
@@ -55,6 +61,7 @@ class RunDirectory:
             if self.log.is_file() and self.log.stat().st_size == 0:
                 self.log.unlink()
             self.output.rmdir()
+            _unmark(self.path)
             if self.made:
                 self.path.rmdir()
 
@@ -83,14 +90,23 @@ class RecordDirectory:
     @classmethod
     def create(cls, parent: Path, image: Digest, now: datetime) -> RecordDirectory:
         """Make a directory of its own below ``parent``, named as a single run's would be."""
-        return cls(path=_fresh(parent, image, now))
+        path = _fresh(parent, image, now)
+        _mark(path)
+        return cls(path=path)
 
     @classmethod
     def at(cls, path: Path) -> RecordDirectory:
         """Use a folder that the user named; it may exist, but must be empty."""
         check(path)
         _make(path)
+        _mark(path)
         return cls(path=path)
+
+    def discard(self) -> None:
+        """Remove the directory where no run has left anything in it."""
+        with suppress(OSError):
+            _unmark(self.path)
+            self.path.rmdir()
 
     def run(self, seed: int | None, place: int) -> RunDirectory:
         """Make the directory of one run: by its seed, or by its place where it has none."""
@@ -123,8 +139,25 @@ def check(path: Path) -> None:
     hint = "name a new folder with -o DIR"
     if (path / "record.json").exists():
         raise UsageError(f"{path} already holds a run", hint=hint)
-    if path.is_dir() and any(path.iterdir()):
+    if path.is_dir() and holds_anything(path):
         raise UsageError(f"{path.absolute()} is not empty", hint=hint)
+
+
+def holds_anything(path: Path) -> bool:
+    """Tell whether there is more in a folder than what says that it is a run's."""
+    return any(each.name != MARK for each in path.iterdir())
+
+
+def _mark(path: Path) -> None:
+    try:
+        (path / MARK).write_bytes(MARKED)
+    except OSError as error:
+        raise _refused(path, error) from None
+
+
+def _unmark(path: Path) -> None:
+    if not holds_anything(path):
+        (path / MARK).unlink(missing_ok=True)
 
 
 def _fresh(parent: Path, image: Digest, now: datetime) -> Path:
