@@ -41,6 +41,12 @@ def pins(project, platform=AMD64, *, preferred=None, base="debian:bookworm"):
     return pin(project, target, build=build, preferred=preferred or {}, measure=measured)
 
 
+def pins_measured(one):
+    """Resolve a project from an index that states no sizes."""
+    target = Target.of(AMD64, "3.11.2", one.base)
+    return pin(one, target, preferred={}, measure=lambda url: 1)
+
+
 def names(found):
     """Return what was pinned, in short."""
     return [f"{one.name} {one.version}" for one in found]
@@ -310,6 +316,56 @@ def test_a_plain_build_for_another_cuda_is_told_by_its_version(builds, project):
     assert 'torch = "cu132"' in caught.value.hint
 
 
+@pytest.mark.parametrize(
+    ("needs", "said"),
+    [
+        (
+            "torch<2.1\n",
+            r"requirements\.txt wants torch<2\.1, and what .* for cpu is 2\.6\+cpu, which",
+        ),
+        ("torch>=1,<2.1\n", r"wants torch>=1,<2\.1, and"),
+        (
+            "vision\n",
+            r"brings vision, which needs torch==2\.0, and .* is 2\.6\+cpu, which does",
+        ),
+    ],
+)
+def test_a_build_that_is_there_and_does_not_fit_is_told_with_who_wants_another(
+    builds, project, needs, said
+):
+    """What there is of the build is named, and not denied: the requirements exclude it."""
+    next(builds.glob("torch-2.0+cpu-*")).unlink()
+    make_wheel(builds, "torch", "2.6+cpu", tag="cp311-cp311-manylinux_2_28_x86_64")
+    make_wheel(builds, "vision", "1.0", requires=["torch==2.0"])
+    one = project('[tool.torchship]\ntorch = "cpu"\n', requirements__txt=needs)
+    with pytest.raises(ResolveError, match=said) as caught:
+        pins(one)
+    assert "PyTorch's own index has none that fits" in caught.value.message
+    assert "+cpu wheel of a version that fits" in caught.value.hint
+
+
+def test_that_pytorchs_index_does_not_answer_is_told_last(machine, monkeypatch, project, tmp_path):
+    """What the requirements want is what can be changed; of a pyproject.toml's, too."""
+    tag = "cp311-cp311-manylinux_2_28_x86_64"
+    wheels = [
+        make_wheel(tmp_path / "a", "torch", "2.0", tag=tag, requires=["nvidia-cuda-runtime"]),
+        make_wheel(tmp_path / "a", "nvidia-cuda-runtime", "13.0.96"),
+    ]
+    for version in ("2.6+cpu", "2.7+cpu"):
+        make_wheel(tmp_path / "shelf", "torch", version, tag=tag)
+    monkeypatch.setenv("PIP_INDEX_URL", make_index(tmp_path / "index", wheels))
+    monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path / "shelf"))
+    monkeypatch.setenv("HTTPS_PROXY", "http://127.0.0.1:9")
+    monkeypatch.setenv("UV_HTTP_RETRIES", "0")
+    text = '[project]\nname = "own"\nversion = "1"\ndependencies = ["torch<2.1"]\n'
+    said = (
+        r"^pyproject\.toml wants torch<2\.1, and .* is 2\.7\+cpu, 2\.6\+cpu, none of which fits; "
+        r"PyTorch's own index.*does not answer: connection refused$"
+    )
+    with pytest.raises(ResolveError, match=said):
+        pins(project(text + '[tool.torchship]\ntorch = "cpu"\n'))
+
+
 def test_a_plain_build_that_asks_for_nothing_is_the_cpus(shelf, project):
     """As on processors for which there is no CUDA."""
     make_wheel(shelf, "torch", "2.0", tag="cp311-cp311-manylinux_2_28_aarch64")
@@ -369,6 +425,41 @@ def test_an_index_that_does_not_answer_is_named_by_its_host(machine, monkeypatch
     assert "hunter2" not in str(caught.value)
     assert "the package index 127.0.0.1:9 does" in str(caught.value)
     assert "simple" not in str(caught.value)
+
+
+def test_an_index_that_is_busy_for_a_moment_is_asked_again(machine, monkeypatch, project, tmp_path):
+    """The patience of uv itself stays, for what may pass."""
+    path = make_wheel(tmp_path / "served" / "files", "leaf", "1.0")
+    make_index(tmp_path / "served" / "simple", [path])
+    page = tmp_path / "served" / "simple" / "leaf" / "index.html"
+    page.write_text(page.read_text().replace(path.as_uri(), f"../../files/{path.name}"))
+    asked = []
+
+    class Handler(http.server.SimpleHTTPRequestHandler):
+        def __init__(self, *arguments):
+            super().__init__(*arguments, directory=str(tmp_path / "served"))
+
+        def do_GET(self):
+            asked.append(self.path)
+            if len(asked) < 3:
+                self.send_error(503)
+                return
+            super().do_GET()
+
+        def log_message(self, *arguments):
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        monkeypatch.setenv("PIP_INDEX_URL", f"http://127.0.0.1:{server.server_port}/simple")
+        try:
+            found = pins_measured(project(requirements__txt="leaf\n"))
+        finally:
+            server.shutdown()
+            thread.join()
+    assert names(found) == ["leaf 1.0"]
+    assert len(asked) > 3
 
 
 @pytest.fixture

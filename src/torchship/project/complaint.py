@@ -18,6 +18,8 @@ _UNPARSED = re.compile(r"Couldn't parse (?:requirement|.*?) in `?([^`\s]+)`?")
 _UNREACHABLE = re.compile(
     r"error sending request|Request failed|Failed to fetch|timed out|dns error"
 )
+_UNKNOWN = re.compile(r"Name or service not known|nodename nor servname provided")
+_BUSY = ("408", "429")  # RFC 9110: Request Timeout; RFC 6585: Too Many Requests
 _STATUS = re.compile(r"HTTP status[^(]*\((\d{3})[^)]*\)|status code (\d{3})|\b(401|403)\b")
 _UNBUILT = re.compile(
     r"(?:all versions of )?([A-Za-z0-9._-]+?)(?:[=<>!~][^ ]*)? ha(?:ve|s) no usable wheels"
@@ -85,6 +87,37 @@ def no_wheel(names: tuple[str, ...], target: Target) -> ResolveError:
         hint=f"build one into a folder, `pip wheel --no-deps -w wheels {names[0]}`, and name the "
         "folder: `--find-links ./wheels` in requirements.txt, or PIP_FIND_LINKS",
     )
+
+
+def wanted(name: str, message: str, *, by: str, but: str) -> str:
+    """Say which requirement of a package uv's proof begins with, other than ``but``.
+
+    ``by`` is the name of the project whose requirements were asked for, where they have one.
+
+    As in ``wants torch<2.6`` or ``brings torchvision==0.20.0, which needs torch==2.5.0``; empty
+    where the proof names none.
+    """
+    version = rf"({re.escape(name)}[<>=!~][^\s,]*(?:,[<>=!~][^\s,]*)*)"
+    for who, need in re.findall(rf"(\S+) (?:depends? on|requires?) {version}", message):
+        if need == but:
+            continue
+        if who in ("you", by):
+            return f"wants {need}"
+        return f"brings {who}, which needs {need}"
+    return ""
+
+
+def may_pass(stderr: str) -> bool:
+    """Tell whether what uv tells of an index that gives nothing may be over in a moment.
+
+    A host that nobody knows stays unknown, and a refusal a refusal.
+    """
+    text = readable(stderr)
+    status = _STATUS.search(text)
+    if status:
+        code = next(filter(None, status.groups()), "")
+        return code in _BUSY or not code.startswith("4")
+    return bool(_UNREACHABLE.search(text)) and not _UNKNOWN.search(text)
 
 
 def readable(stderr: str) -> str:

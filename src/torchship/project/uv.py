@@ -34,6 +34,7 @@ from torchship.project.question import Question
 from torchship.project.target import Target
 
 _LOOKING = threading.Lock()
+_RETRIES = "UV_HTTP_RETRIES"
 
 
 class Found(Struct, frozen=True, kw_only=True):
@@ -74,7 +75,19 @@ def _run(asked: Question, folder: Path, output: Path) -> None:
     command += ["--no-index"] if settings.no_index else []
     command += ["--prerelease", "allow"] if settings.prerelease else []
     command += ["--output-file", output.name, *question.write(asked, folder)]
-    answer = subprocess.run(
+    # uv asks a host that nobody knows four times: without a network, many seconds for nothing.
+    answer = _start(command, folder, {_RETRIES: "0", **environment})
+    hasty = answer.returncode != 0 and _RETRIES not in environment
+    if hasty and complaint.may_pass(answer.stderr):
+        answer = _start(command, folder, environment)
+    if answer.returncode != 0:
+        raise complaint.explain(answer.stderr, asked.target)
+
+
+def _start(
+    command: Sequence[str], folder: Path, environment: Mapping[str, str]
+) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
         command,
         cwd=folder,
         env=environment,
@@ -85,8 +98,6 @@ def _run(asked: Question, folder: Path, output: Path) -> None:
         errors="replace",
         check=False,
     )
-    if answer.returncode != 0:
-        raise complaint.explain(answer.stderr, asked.target)
 
 
 def _program() -> str:

@@ -9,21 +9,17 @@ from pathlib import Path
 
 from msgspec import Struct
 from msgspec.structs import replace
-from packaging.utils import InvalidWheelFilename, parse_wheel_filename
-from packaging.version import Version
 
 from torchship.digest import Digest
 from torchship.errors import IndexUnreachable, ResolveError
 from torchship.platform import Platform
-from torchship.project import builds, question, requirements, uv
+from torchship.project import backend, builds, question, requirements, uv
 from torchship.project.lock import WheelPin
 from torchship.project.project import Project
 from torchship.project.question import Question
 from torchship.project.requirements import Requirements
 from torchship.project.target import Target
 from torchship.project.uv import Found
-
-_BUILDS = 12  # of one release that indexes hold side by side: torch has had fewer
 
 Measure = Callable[[str], int]
 """Gives the size in bytes of the file at an address, which some indexes do not state."""
@@ -52,7 +48,7 @@ def pin(
         _check_torch(answer, build, needs.file.name)
     else:
         asked = question.of_project(needs, project.root, target, preferred=preferred, cache=cache)
-        answer = _resolve(asked, build)
+        answer = backend.resolve(asked, build, needs.file.name)
     addresses = uv.indexes(needs.options, question.settings(needs, project.root))
     pins = [_pin(_allowed(wheels, needs), measure, addresses) for wheels in answer]
     return tuple(sorted(pins, key=lambda pin: pin.name))
@@ -90,14 +86,14 @@ def locate(
     offered += _in(uv.folders(needs.options, settings), pins)
     missing = _missing(pins, offered)
     offered += finder.find(missing)
-    by_backend: dict[str, list[WheelPin]] = {}
+    by_build: dict[str, list[WheelPin]] = {}
     for one in _missing(missing, offered):
-        backend = one.version.partition("+")[2]
-        if re.fullmatch(r"cpu|xpu|cu\d+|rocm[\d.]+", backend):
-            by_backend.setdefault(backend, []).append(one)
-    for backend, local in sorted(by_backend.items()):
+        build = one.version.partition("+")[2]
+        if re.fullmatch(r"cpu|xpu|cu\d+|rocm[\d.]+", build):
+            by_build.setdefault(build, []).append(one)
+    for build, local in sorted(by_build.items()):
         with suppress(IndexUnreachable):  # an addition to the user's own indexes, which answered
-            offered += replace(finder, arguments=("--torch-backend", backend)).find(local)
+            offered += replace(finder, arguments=("--torch-backend", build)).find(local)
     addresses = uv.indexes(needs.options, settings)
     found: dict[str, tuple[str, ...]] = {}
     for one in pins:
@@ -169,92 +165,8 @@ def _missing(pins: Collection[WheelPin], offered: Sequence[Found]) -> list[Wheel
     return [pin for pin in pins if (pin.filename, pin.digest.hex) not in there]
 
 
-def _resolve(asked: Question, build: str) -> tuple[tuple[Found, ...], ...]:
-    """Resolve so that torch is of a certain build.
-
-    First as the user's indexes would have it, other builds that they hold left out; then with
-    the one that a folder of the user's holds; then with PyTorch's own index.
-    """
-    if build == builds.AUTO:
-        return uv.ask(asked)
-    first: ResolveError | None = None
-    got: str | None = None
-    others: tuple[str, ...] = ()
-    try:
-        for _ in range(_BUILDS):
-            limits = tuple(f"torch!={version}" for version in others)
-            answer = uv.ask(_limited(asked, *limits))
-            got = _build_of_torch(answer)
-            if got in (build, None):
-                return answer
-            version = _version_of_torch(answer)
-            if "+" not in version or version in others:
-                break  # "torch!=2.13.0" would leave out every build of the release
-            others += (version,)
-    except ResolveError as error:
-        first = error if got is None else None
-    for found in _versions_in(uv.folders(asked.options, asked.settings), build, asked.target):
-        with suppress(ResolveError):  # an older one may fit, and PyTorch's index comes after
-            return uv.ask(_limited(asked, f"torch=={found}"))
-    backend = ("--torch-backend", build)
-    try:
-        answer = uv.ask(replace(asked, arguments=(*asked.arguments, *backend)))
-    except ResolveError as error:
-        if first is not None:
-            raise first from None
-        raise _without(build, got, f": {error.message}") from None
-    if _build_of_torch(answer) not in (build, None):
-        raise _without(build, got, "")
-    return answer
-
-
-def _limited(asked: Question, *limits: str) -> Question:
-    """Return the question with further constraints."""
-    return replace(asked, constraints=(*asked.constraints, *limits))
-
-
-def _without(build: str, got: str | None, why: str) -> ResolveError:
-    """Return the error that tells what the indexes have instead of a build of torch."""
-    fault = f"PyTorch's own index gives no other{why}"
-    if got is not None and builds.cuda(got) and builds.cuda(build):
-        return ResolveError(
-            f"tool.torchship.torch is {build} ({builds.spoken(build)}), and your indexes give "
-            f"torch for {builds.spoken(got)}; {fault}",
-            hint=f'set torch = "{got}" in [tool.torchship], or require a version of torch that is '
-            f"made for {builds.spoken(build)}",
-        )
-    return ResolveError(
-        f"your indexes have no build of torch for {build}, and {fault}",
-        hint=f"name a folder that holds torch's +{build} wheel in PIP_FIND_LINKS, or set "
-        'torch = "auto" in [tool.torchship]',
-    )
-
-
-def _versions_in(folders: tuple[Path, ...], build: str, target: Target) -> tuple[Version, ...]:
-    """Return the versions of a build of torch that folders hold wheels of, the newest first."""
-    tags = frozenset(target.tags)
-    found = set()
-    for folder in folders:
-        for path in folder.glob(f"torch-*+{build}-*.whl") if folder.is_dir() else ():
-            with suppress(InvalidWheelFilename):
-                _, version, _, fits = parse_wheel_filename(path.name)
-                if version.local == build and not tags.isdisjoint(fits):
-                    found.add(version)
-    return tuple(sorted(found, reverse=True))
-
-
-def _build_of_torch(answer: tuple[tuple[Found, ...], ...]) -> str | None:
-    """Return which build of torch an answer has; None without torch."""
-    return builds.of_torch(wheels[0] for wheels in answer if wheels)
-
-
-def _version_of_torch(answer: tuple[tuple[Found, ...], ...]) -> str:
-    found = (wheels[0] for wheels in answer if wheels)
-    return next((wheel.version for wheel in found if wheel.name == "torch"), "")
-
-
 def _check_torch(answer: tuple[tuple[Found, ...], ...], build: str, where: str) -> None:
-    got = _build_of_torch(answer)
+    got = backend.of_torch(answer)
     if build != builds.AUTO and got not in (build, None):
         raise ResolveError(
             f"tool.torchship.torch is {build}, and {where} gives torch's {got} build",

@@ -1,0 +1,57 @@
+"""What uv tells, by its text; tests/project/test_wheels.py has the real uv tell it."""
+
+from __future__ import annotations
+
+import pytest
+
+from torchship.project.complaint import may_pass, wanted
+
+TRYING = (
+    "error: Request failed after 3 retries\n  cause: Failed to fetch: `https://h.invalid/leaf/`\n"
+)
+
+
+@pytest.mark.parametrize(
+    ("cause", "passes"),
+    [
+        ("dns error\n  cause: failed to lookup address: Name or service not known", False),
+        (
+            "dns error\n  cause: failed to lookup address: Temporary failure in name resolution",
+            True,
+        ),
+        ("error sending request\n  cause: operation timed out", True),
+        ("HTTP status server error (503 Service Unavailable) for url (https://h.invalid/)", True),
+        ("HTTP status client error (429 Too Many Requests) for url (https://h.invalid/)", True),
+        ("HTTP status client error (403 Forbidden) for url (https://h.invalid/)", False),
+    ],
+)
+def test_only_what_may_be_over_in_a_moment_is_asked_again(cause, passes):
+    """A name that nobody knows stays unknown, and a refusal a refusal."""
+    assert may_pass(f"{TRYING}  cause: {cause}\n") is passes
+
+
+def test_requirements_that_contradict_each_other_are_not_asked_again():
+    """The network has nothing to do with it."""
+    assert not may_pass("  × No solution found: Because you require leaf<1.0 and leaf>1.0, ...")
+
+
+@pytest.mark.parametrize(
+    ("proof", "said"),
+    [
+        ("Because you require torch<2.6 and torch==3+cpu, we", "wants torch<2.6"),
+        (
+            "Because a==1 depends on torch==2 and own depends on torch==3+cpu, we",
+            "brings a==1, which",
+        ),
+        (
+            "Because own depends on torch==3+cpu and all of a>=1,<2 depend on torch<3, we",
+            "which needs",
+        ),
+        ("Because you require torch==3+cpu and torchvision<2, we", ""),
+    ],
+)
+def test_who_wants_another_version_is_taken_from_the_proof(proof, said):
+    """The limit that was added to the question is nobody's wish."""
+    found = wanted("torch", proof, by="own", but="torch==3+cpu")
+    assert said in found
+    assert bool(found) is bool(said)
