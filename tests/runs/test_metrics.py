@@ -9,7 +9,7 @@ from torchship.errors import ManifestError, MetricsError, ProjectError
 from torchship.oci.assemble import METRICS
 from torchship.project.project import Metric
 from torchship.runs import metrics
-from torchship.runs.metrics import LARGEST, collect, declared
+from torchship.runs.metrics import LARGEST, announced, collect, declared
 
 
 @pytest.fixture
@@ -122,6 +122,19 @@ def test_a_name_that_a_terminal_would_obey_is_no_metric(run):
     """Nor is one that UTF-8 has no words for."""
     (run / "output/metrics.json").write_text('{"\\u001b[2J": 1, "\\ud800": 2, "loss": 3}')
     assert found(run) == {"loss": 3.0}
+
+
+def test_what_is_measured_is_told_beforehand():
+    """Where it is looked for, patterns as they are written; a stranger's words stay one line."""
+    many = [Metric(name=f"m{n}", file="a/m.json") for n in range(9)]
+    assert announced(()) == (
+        "the image declares no metrics: the numbers of metrics.json in /output are read"
+    )
+    assert announced([Metric(name="acc", pattern=r"n (\S+)"), *many[:1]]) == (
+        r"metrics that the image declares: acc (pattern n (\S+)), m0 (a/m.json in /output)"
+    )
+    assert announced(many).endswith("m7 (a/m.json in /output) and 1 more")
+    assert announced([Metric(name="a\nb\x1b[2J", file="c")]).isprintable()
 
 
 def labels(file):

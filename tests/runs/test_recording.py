@@ -161,6 +161,38 @@ def test_the_first_failure_ends_it(recorded, tmp_path):
         check(made, declared(image()), RecordDirectory(path=tmp_path))
 
 
+def test_ctrl_c_tells_what_there_is(recorded, tmp_path):
+    """Hours of finished runs are not to be searched for, nor taken for a record."""
+
+    def program(request):
+        if request.command[-1] == "2":
+            raise KeyboardInterrupt
+        return gives()(request)
+
+    heard = Heard()
+    with pytest.raises(KeyboardInterrupt):
+        recorded(program, progress=heard)
+    assert heard.lines[-1] == (
+        f"stopped after 1 of 3 runs: no record was made; what there is of them is in "
+        f"{tmp_path / 'record'}"
+    )
+    assert (tmp_path / "record/seed-1/output/metrics.json").is_file()
+
+
+def test_ctrl_c_before_the_first_run_leaves_nothing(recorded, tmp_path):
+    """No directory is named, since there is none."""
+
+    class Stopped(Engine):
+        def run(self, request):
+            raise KeyboardInterrupt
+
+    heard = Heard()
+    with pytest.raises(KeyboardInterrupt):
+        recorded(None, engine=Stopped(None), progress=heard)
+    assert heard.lines[-1] == "stopped after 0 of 3 runs: no record was made"
+    assert not (tmp_path / "record").exists()
+
+
 @pytest.mark.parametrize("network", [False, True])
 def test_a_failure_for_want_of_a_network_is_told(recorded, tmp_path, network):
     """With the option that gives it, and not to those who gave it."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,9 +14,11 @@ from torchship.cli.common import example
 from torchship.cli.common import run_directory as named_directory
 from torchship.cli.target import Options, prepare, run_options
 from torchship.display import clean
-from torchship.errors import UsageError
+from torchship.errors import MetricsError, UsageError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from torchship.digest import Digest
     from torchship.runs.record import Record
     from torchship.runs.run import RecordDirectory
@@ -75,6 +78,7 @@ def record(
     from torchship.engines.request import Request
     from torchship.project.revision import revision
     from torchship.runs.execution import declared
+    from torchship.runs.metrics import announced
     from torchship.runs.profile import strict as strictly
     from torchship.runs.recording import Plan, check, measured
     from torchship.runs.recording import record as recorded
@@ -93,8 +97,10 @@ def record(
                 )
             progress.say(
                 "no `seed` in [tool.torchship]: the program runs as it is each time, and "
-                "where it seeds itself, all runs are the same one"
+                "where it seeds itself, all runs are the same one; "
+                'seed = "--seed {seed}", or "SEED={seed}" for a variable, gives it one'
             )
+        progress.say(announced(stated.metrics))
         folder = run_directory(output, ready.image.descriptor.digest)
         processors = int(options.processors) if options.processors else _processors()
         architecture = options.platform.architecture
@@ -118,19 +124,33 @@ def record(
             index=ready.top.digest,
             revision=revision(Path(target)) if Path(target).is_dir() else None,
         )
-        made = recorded(
-            plan,
-            ready.engine,
-            declared=stated,
-            directory=folder,
-            progress=progress,
-            first=measured,
-        )
-    check(made, stated, folder)
+        with _of_this_build(target):
+            made = recorded(
+                plan,
+                ready.engine,
+                declared=stated,
+                directory=folder,
+                progress=progress,
+                first=measured,
+            )
+            check(made, stated, folder)
     folder.record.write_bytes(encode(made))
     show(made)
     draw_beside(folder.path)
     click.echo(folder.record)
+
+
+@contextmanager
+def _of_this_build(target: str) -> Iterator[None]:
+    """Say of metrics that are missing that an image has the settings with which it was built."""
+    try:
+        yield
+    except MetricsError as error:
+        if Path(target).is_dir():  # which was built a moment ago
+            raise
+        built = "the image has the settings of its build: build again if pyproject.toml changed"
+        hint = f"{error.hint}; {built}" if error.hint else built
+        raise MetricsError(error.message, hint=hint) from None
 
 
 def parse_seeds(text: str | None) -> tuple[int, ...]:

@@ -6,7 +6,7 @@ import json
 import math
 import re
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
@@ -16,7 +16,7 @@ from torchship.errors import ManifestError, MetricsError
 from torchship.oci.assemble import METRICS
 from torchship.project.project import Metric
 from torchship.runs.allowance import UsedUp, allowance
-from torchship.runs.legible import cut
+from torchship.runs.legible import cut, legible
 from torchship.runs.record import GREATEST
 
 DEFAULT = "metrics.json"
@@ -33,6 +33,7 @@ SECONDS = 10.0
 
 _LONGEST_PATTERN = 1000  # characters
 _SHOWN = 80  # characters of a pattern, or of what it matched, in what is told
+_NAMED = 8  # metrics, where they are announced
 _LONGEST_LINE = 1 << 16  # characters; what is longer is searched in pieces
 
 _FORM = 'the program is to write an object of numbers there, such as {"test_accuracy": 0.99}'
@@ -79,6 +80,21 @@ def collect(metrics: Iterable[Metric], *, output: Path, log: Path) -> Measured:
         diverged=tuple(name for name in sorted(found) if not _is_finite(found[name])),
         examples=examples,
     )
+
+
+def announced(metrics: Sequence[Metric]) -> str:
+    """Say in one line what a run will be measured by: names and patterns may be a stranger's."""
+    if not metrics:
+        return f"the image declares no metrics: the numbers of {DEFAULT} in /output are read"
+    shown = [f"{metric.name} ({_where(metric)})" for metric in metrics[:_NAMED]]
+    more = f" and {len(metrics) - _NAMED} more" if len(metrics) > _NAMED else ""
+    return legible(f"metrics that the image declares: {', '.join(shown)}{more}")
+
+
+def _where(metric: Metric) -> str:
+    if metric.pattern is not None:
+        return f"pattern {cut(metric.pattern, _SHOWN)}"
+    return f"{metric.file or DEFAULT} in /output"
 
 
 def declared(labels: Mapping[str, str]) -> tuple[Metric, ...]:

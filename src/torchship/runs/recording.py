@@ -12,6 +12,7 @@ from typing import Literal
 from msgspec.structs import replace
 
 from torchship import __version__
+from torchship.amounts import counted
 from torchship.digest import Digest
 from torchship.engines.request import Engine, Request
 from torchship.errors import EngineError, MetricsError, RunError, TorchshipError
@@ -70,15 +71,37 @@ def record(
     Stops at the first run that fails: its exit status is in the record. ``first`` is shown the
     first run that did not, and may raise. Raises `RunError` where the image's data are not what
     it declares, before or after the runs, and `RecordError` where no record can hold what the
-    runs gave: after the first of them, if that shows it.
+    runs gave: after the first of them, if that shows it. Where Ctrl-C ends it, ``progress`` is told
+    what there is.
     """
+    done: list[Execution] = []
+    try:
+        return _recorded(plan, engine, declared, directory, progress, first, done)
+    except KeyboardInterrupt:
+        directory.discard()
+        told = f"stopped after {len(done)} of {counted(len(plan.seeds), 'run')}: no record was made"
+        where = f"; what there is of them is in {directory.path}"
+        progress.say(told + where if directory.path.exists() else told)
+        raise
+
+
+def _recorded(
+    plan: Plan,
+    engine: Engine,
+    declared: Declared,
+    directory: RecordDirectory,
+    progress: Progress,
+    first: Callable[[Execution, Declared, RunDirectory], None] | None,
+    done: list[Execution],
+) -> Record:
+    """Do what `record` does; ``done`` gets every run that came to its end."""
     progress.say("looking at the machine from inside the container")
     try:
         found, before = check_data(plan.request, engine, declared.data)
     except TorchshipError:
         directory.discard()
         raise
-    done, folders = [], []
+    folders = []
     for place, seed in enumerate(plan.seeds, start=1):
         folder = directory.run(seed, place)
         done.append(_once(plan, engine, declared, seed, folder))
