@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 
-from torchship.cli.common import complain
+import pytest
+
+from torchship.cli.common import check_command, complain
 from torchship.cli.images import _print_json
 from torchship.cli.run import _tell
-from torchship.errors import MetricsError, TorchshipError
+from torchship.errors import MetricsError, TorchshipError, UsageError
 from torchship.pipeline import Outcome
 
 STEERING = "\x1b[2J\x9b31m\u202e\u2028"
@@ -46,3 +48,16 @@ def test_metrics_that_could_not_be_read_are_one_line(capsys):
     _tell(Outcome(status=0, seconds=1.0, metrics={}, unread=fault))
     told = "no metrics: metrics.acc matched 12,345\ufffd[2J\ufffd31m\ufffd\ufffd; put one group"
     assert capsys.readouterr().err == told + "\n"
+
+
+@pytest.mark.parametrize(
+    ("own", "whole"),
+    [(("python", "train.py"), "python train.py --name 'a b'"), ((), "PROGRAM --name 'a b'")],
+)
+def test_options_alone_are_no_command(own, whole):
+    """Whoever leaves the program out is shown the line with it."""
+    with pytest.raises(UsageError, match="--name is an option") as caught:
+        check_command(("--name", "a b"), own)
+    assert caught.value.hint == f"what follows -- is the whole command: -- {whole}"
+    check_command((), own)
+    check_command(("python", "--name"), own)

@@ -13,8 +13,9 @@ from importlib import import_module
 import click
 
 from torchship import __version__
-from torchship.cli import ending
+from torchship.cli import ending, foreign
 from torchship.cli.common import example
+from torchship.display import clean
 
 # The order in which a newcomer meets them. A module is imported when one of its commands is
 # asked for, so that an edit, built and pushed, waits for nothing else.
@@ -45,6 +46,14 @@ class _Group(click.Group):
         module = import_module(f"torchship.cli.{_MODULES[cmd_name]}")
         found: click.Command = getattr(module, cmd_name)
         return found
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        if args[0] not in _MODULES and not args[0].startswith("-"):
+            meant = foreign.meant(args[0], _MODULES)
+            raise click.UsageError(f"No such command {clean(args[0])!r}.{meant}", ctx)
+        return super().resolve_command(ctx, args)
 
 
 @click.group(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -146,6 +147,17 @@ def choice(variant: str | None, *, gpus: Gpus, engine: str = "", checked: bool =
         return suited(offered, wish=gpus, engine=engine, machine=survey(), checked=checked)
 
     return suiting if variant is None else lambda _: variant
+
+
+def check_command(command: Sequence[str], own: Sequence[str]) -> None:
+    """Refuse options alone behind ``--``; ``own`` is the image's command, to be shown with them."""
+    if not command or not command[0].startswith("-"):
+        return
+    whole = shlex.join([*(own or ("PROGRAM",)), *command])
+    raise UsageError(
+        f"{command[0]} is an option, and no program that could be started",
+        hint=f"what follows -- is the whole command: -- {whole}",
+    )
 
 
 def unusable(error: OSError) -> TorchshipError:

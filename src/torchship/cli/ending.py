@@ -11,12 +11,11 @@ from collections.abc import Callable
 
 import click
 
+from torchship.cli import foreign
 from torchship.cli.common import complain, unusable
 from torchship.errors import TorchshipError
 
 INTERRUPTED = 130
-
-_DASHES = "options of your program go behind `--`: torchship run DIR -- python main.py --epochs 1"
 
 
 def status(work: Callable[[], object]) -> int:
@@ -31,7 +30,8 @@ def status(work: Callable[[], object]) -> int:
     except click.ClickException as error:
         error.show()
         if isinstance(error, click.NoSuchOption) and _takes_command(error.ctx):
-            click.echo(f"  {_DASHES}", err=True)
+            for line in foreign.hints(error.option_name):
+                click.echo(f"  {line}", err=True)
         return error.exit_code
     except TorchshipError as error:
         complain(error)

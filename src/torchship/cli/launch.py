@@ -12,7 +12,7 @@ import click
 from msgspec import Struct
 from msgspec.structs import replace
 
-from torchship.cli.common import example, open_store, parse_memory, platform
+from torchship.cli.common import check_command, example, open_store, parse_memory, platform
 from torchship.cli.record import output, parse_seeds, planned, run_directory, show
 from torchship.errors import MetricsError, UsageError
 
@@ -204,6 +204,7 @@ def launch(
             variant=variant,
         )
         store.release()  # a cluster takes what it needs: `prune` need not wait for the job's end
+        check_command(command, found.image.command)
         stated = declared(found.image)
         seeds_of_runs = _planned(chosen, count, stated)
         request = Request(

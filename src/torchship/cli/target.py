@@ -11,7 +11,7 @@ import click
 from msgspec import Struct, field
 
 from torchship.cli import common
-from torchship.cli.common import choice, load, open_store
+from torchship.cli.common import check_command, choice, load, open_store
 from torchship.cli.project import built
 from torchship.errors import ImageNotFound, UsageError
 
@@ -130,6 +130,7 @@ def prepare(target: str, options: Options, progress: Progress) -> Ready:
     top, name = _target(target, options, suiting, decided, store, progress)
     taken = options.variant or _variant(store, top, options.platform, suiting)
     image = pipeline.ready(store, top, options.platform, variant=taken, progress=progress)
+    check_command(options.command, image.command)
     decision = decided(cuda.of_image(image))
     if decision.said:
         progress.say(decision.said)
@@ -153,6 +154,7 @@ def _target(
     folder = Path(target)
     if folder.is_dir():
         project = load(folder, command=options.command)
+        check_command(options.command, project.command)
         name = Reference.parse(project.name)
         one = suiting(project.torch) if len(project.torch) > 1 else None
         top = built(

@@ -6,6 +6,7 @@ The shape of a table is a `msgspec.Struct`; its faults are reported by path, suc
 
 from __future__ import annotations
 
+import re
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
@@ -30,20 +31,52 @@ _WORDS = {
 }
 
 
+# as tomllib tells of them
+_ESCAPES = ("Unescaped '\\' in a string", "Invalid hex value")
+_KEYS = (
+    "Invalid initial character for a key part",
+    "Invalid statement",
+    "Expected ']' at the end of a table declaration",
+    "Expected '=' after a key in a key/value pair",
+)
+_PLACE = re.compile(r"\(at line ([0-9]+), column ([0-9]+)\)")
+
+
 class Table(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     """Base of the structs that `read` fills: unknown keys are refused."""
 
 
 def parse(path: Path, error: type[ProjectError] = ProjectError) -> Mapping[str, object]:
     """Read a TOML file; raise ``error`` with the line where it is not TOML or not UTF-8."""
+    text = ""
     try:
-        return tomllib.loads(textfile.read(path).decode("utf-8"))
+        text = textfile.read(path).decode("utf-8")
+        return tomllib.loads(text)
     except tomllib.TOMLDecodeError as fault:
-        raise error(f"{path.name} is not valid TOML: {fault}") from None
+        raise error(
+            f"{path.name} is not valid TOML: {fault}", hint=_hint(text, str(fault))
+        ) from None
     except UnicodeDecodeError as fault:
         raise error(f"{path.name} is not UTF-8: byte {fault.start} cannot be read") from None
     except OSError as fault:
         raise error(f"{path.name} cannot be read: {fault.strerror}") from None
+
+
+def _hint(text: str, fault: str) -> str | None:
+    """Say what to write, where the fault is one of the two that regular people make."""
+    if fault.startswith(_ESCAPES):
+        return r"single quotes keep backslashes: pattern = 'acc: (\d+)'"
+    found = _PLACE.search(fault)
+    if found is None or not fault.startswith(_KEYS):
+        return None
+    line = text.replace("\r\n", "\n").split("\n")[int(found[1]) - 1]
+    at = line[int(found[2]) - 1 :][:1]
+    if not at.isalnum() or (fault.startswith("Invalid statement") and at.isascii()):
+        return None
+    return (
+        "quote the key, which has other letters than A-Z, a-z, 0-9, _ and -: "
+        '[tool.torchship.metrics."정확도"]'
+    )
 
 
 def read(
