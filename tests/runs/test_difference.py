@@ -33,7 +33,7 @@ def test_the_first_step_that_differs_is_named():
     assert (found.step, found.name, found.same) == ("epoch 2", "loss", "epoch 1")
     assert where(found) == (
         "first difference of seed 1 in metrics.jsonl: epoch 2, loss: "
-        "0.5 and 0.50000000000000011; epoch 1 is still the same"
+        "0.5 and 0.5000000000000001; epoch 1 is still the same"
     )
 
 

@@ -151,12 +151,17 @@ def where(found: FirstDifference) -> str:
     """Return one line that says where two runs part."""
     seed = "" if found.seed is None else f" of seed {found.seed}"
     since = f"; {found.same} is still the same" if found.same else ""
-    values = " and ".join("nothing" if v is None else f"{v:.17g}" for v in _values(found))
+    values = " and ".join("nothing" if v is None else _shortest(v) for v in _values(found))
     return f"first difference{seed} in {found.source}: {found.step}, {found.name}: {values}{since}"
 
 
 def _values(found: FirstDifference) -> tuple[float | None, float | None]:
     return found.author, found.reproducer
+
+
+def _shortest(value: float) -> str:
+    """Write a number as programs print it: with the fewest digits that no other number has."""
+    return repr(value).removesuffix(".0")
 
 
 def _fact(fact: Fact) -> str:
