@@ -1,4 +1,4 @@
-"""Images that stand on published ones, for this machine's platform and for another."""
+"""Images that stand on published ones, for this platform and for others; and what they name."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from msgspec.structs import replace
 from tests import bases
 from tests.engines.conftest import add_root, linux, write_layer
 from tests.integration import proxy as faults
-from tests.machine import debian_packages, machine
+from tests.machine import PLAIN, debian_packages, machine
 
 from torchship import pipeline
 from torchship.engines import python
@@ -188,3 +188,23 @@ def without_interpreter(lock, **changes):
         for entry in lock.platforms
     )
     return replace(lock, platforms=entries)
+
+
+def test_packages_in_src_are_found_where_they_are_in_the_image(machine):
+    """What .dockerignore leaves out of the image does not count."""
+    root = machine.project(settings=PLAIN + '[project]\nname = "own"\n')
+    (root / "src" / "pkg").mkdir(parents=True)
+    (root / "src" / "pkg" / "__init__.py").touch()
+
+    def variables():
+        store = machine.store
+        return read_image(
+            store, store.find(machine.build(root)), Platform("linux", "amd64")
+        ).environment
+
+    assert variables()["PYTHONPATH"] == "/workspace/src"
+    (root / ".dockerignore").write_text("src\n")
+    assert "PYTHONPATH" not in variables()
+    (root / ".dockerignore").unlink()
+    written = machine.torchship("dockerfile", root)
+    assert "\nENV PYTHONPATH=/workspace/src\n" in written.out

@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from msgspec import Struct
 from msgspec.structs import replace
 
 from torchship.derive import Gather, derive
@@ -14,8 +15,10 @@ from torchship.digest import Digest
 from torchship.errors import EngineError, LockError
 from torchship.layers.layer import Interpreter, Layer
 from torchship.layers.plan import plan
+from torchship.layers.source import SourceRecipe
 from torchship.platform import Platform
 from torchship.progress import Progress
+from torchship.project import modules
 from torchship.project.lock import Lock, PlatformLock
 from torchship.project.project import Project
 
@@ -41,7 +44,17 @@ def published_base(
     return below
 
 
-def layers(
+class Content(Struct, frozen=True, kw_only=True):
+    """What an image is assembled of: its layers, and where Python finds the project's packages.
+
+    ``search_path`` is a folder of the image; empty where it need not be told of one.
+    """
+
+    layers: tuple[Layer, ...]
+    search_path: str = ""
+
+
+def content(
     project: Project,
     pins: Lock,
     entry: PlatformLock,
@@ -50,8 +63,8 @@ def layers(
     store: Store,
     progress: Progress,
     cache: Cache | None = None,
-) -> tuple[Layer, ...]:
-    """Return the layers of one platform's image, making those that the store does not know.
+) -> Content:
+    """Return what one platform's image holds, making the layers that the store does not know.
 
     ``entry`` are the lock's pins of that platform, and of that variant of it.
 
@@ -80,7 +93,7 @@ def layers(
         interpreter=_interpreter_of(below, entry, store=store, cache=cache) if below else "",
         users=_users(below, store=store, cache=cache) if below else None,
     )
-    return under + derive(
+    made = derive(
         recipes,
         store=store,
         base=under,
@@ -89,6 +102,9 @@ def layers(
         progress=progress,
         published=cache.layers if cache else None,
     )
+    source = (each for each in recipes if isinstance(each, SourceRecipe))
+    paths = [file.path for recipe in source for file in recipe.files]
+    return Content(layers=under + made, search_path=modules.search_path(project, paths))
 
 
 def _users(below: Image, *, store: Store, cache: Cache | None) -> UsersRecipe:

@@ -119,7 +119,7 @@ def build(
     Of each platform, one is built for each of ``variants`` (default: the project's). What
     ``cache`` offers is taken by digest; the store notes where such layers can be had.
     """
-    from torchship.assembly import layers, published_base
+    from torchship.assembly import content, published_base
     from torchship.oci.assemble import assemble, index
 
     manifests = []
@@ -127,7 +127,7 @@ def build(
     for platform, variant in wanted:
         entry = pins.platform(platform, variant)
         below = published_base(entry, store=store, progress=progress, cache=cache)
-        made = layers(
+        made = content(
             project, pins, entry, below=below, store=store, progress=progress, cache=cache
         )
         manifests.append(
@@ -135,13 +135,14 @@ def build(
                 store,
                 project=replace(project, base=entry.base.reference),
                 platform=platform,
-                layers=made,
+                layers=made.layers,
+                search_path=made.search_path,
                 below=below,
                 variant=variant,
             )
         )
         if cache is not None:
-            _tell(cache.note(store, manifests[-1].digest, made), progress)
+            _tell(cache.note(store, manifests[-1].digest, made.layers), progress)
     top = manifests[0] if len(manifests) == 1 else index(store, manifests)
     for name in names:
         store.tag(name, top)

@@ -1,6 +1,7 @@
 import json
 
 import pytest
+from msgspec import Struct
 from msgspec.structs import replace
 
 from torchship.errors import PlanError, UsageError
@@ -30,6 +31,25 @@ def test_source_date_epoch_is_the_images_time(store, layer, project):
     for wrong in ("yesterday", "", "1" * 40):
         with pytest.raises(UsageError, match="SOURCE_DATE_EPOCH"):
             assemble(store, **made, environment={"SOURCE_DATE_EPOCH": wrong})
+
+
+def test_python_finds_packages_where_it_is_told_to(store, layer, project):
+    """Before those of the base's own; the project's settings stand above both."""
+
+    def variables(project, **more):
+        made = {"project": project, "platform": AMD64, "layers": [layer(b"1")]}
+        return read_one(store, assemble(store, **made, **more)).environment
+
+    class Base(Struct):
+        environment: dict[str, str]
+
+    below = Base(environment={"PYTHONPATH": "/opt/lib"})
+    assert "PYTHONPATH" not in variables(project)
+    assert variables(project, search_path="/w/src")["PYTHONPATH"] == "/w/src"
+    assert variables(project, search_path="/w/src", below=below)["PYTHONPATH"] == "/w/src:/opt/lib"
+    assert variables(project, below=below)["PYTHONPATH"] == "/opt/lib"
+    own = replace(project, environment={"PYTHONPATH": "/own"})
+    assert variables(own, search_path="/w/src", below=below)["PYTHONPATH"] == "/own"
 
 
 def test_more_layers_than_docker_takes_are_refused(store, layer, project):

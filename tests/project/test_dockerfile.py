@@ -179,6 +179,22 @@ def test_what_is_left_out_of_the_image_is_named(project):
     )
 
 
+def test_packages_in_src_are_found(project):
+    """As in the image that torchship builds; what stays out of it does not count."""
+    one = project('[project]\nname = "x"\n')
+    assert "\nENV PYTHONPATH=/workspace/src\n" in render(one, paths=["src/pkg/__init__.py"])
+    assert "PYTHONPATH" not in render(one)
+
+
+def test_the_user_may_write_where_outputs_go(project):
+    """A folder of the host's can be mounted there, as with any image of torchship's."""
+    text = render(project())
+    assert re.search(r"install --directory --owner=user --group=user .*/output", text)
+    assert re.search(
+        r"^ENV .*TORCHSHIP_OUTPUT=/output$", "\n".join(instructions(text)), re.MULTILINE
+    )
+
+
 @pytest.mark.parametrize(
     ("torch", "said"), [("cpu", "CPU-only torch"), ("cu130", "cu130 build"), ("auto", "more index")]
 )

@@ -138,6 +138,16 @@ def test_what_python_version_says_of_the_image_or_of_nothing_is_no_news(project,
     assert overlooked(project(requirements__txt="", **{".python-version": text})) == ()
 
 
+def test_programs_that_an_installation_would_make_are_told(project):
+    """The project is not installed; without such programs there is nothing to say."""
+    text = '[project]\nname = "x"\nversion = "1"\ndependencies = []\n'
+    scripts = '[project.scripts]\nteach = "x:main"\n[project.gui-scripts]\nshow = "x:show"\n'
+    (line,) = overlooked(project(text + scripts))
+    assert "(teach, show) are not in the image" in line
+    assert "python -m" in line
+    assert overlooked(project(text)) == ()
+
+
 def test_of_two_lists_it_is_said_which_counts(project):
     """Unless the settings say so themselves."""
     found = project(LISTED, requirements__txt="six\n")

@@ -39,14 +39,16 @@ def test_the_likely_program_is_no_module_and_no_test(tmp_path, files, found):
         ("torchrun -m pkg.train", "pkg/train.py"),
         ("python /elsewhere/main.py", None),
         ("python absent.py", None),
+        ("python -m inside", "src/inside/__main__.py"),
         ("bash", None),
         ("python -m", None),
     ],
 )
 def test_what_a_command_starts(tmp_path, command, found):
     """Where it is a file of the project."""
-    (tmp_path / "pkg").mkdir()
-    for name in ("main.py", "pkg/__main__.py", "pkg/train.py"):
+    for folder in ("pkg", "src/inside"):
+        (tmp_path / folder).mkdir(parents=True)
+    for name in ("main.py", "pkg/__main__.py", "pkg/train.py", "src/inside/__main__.py"):
         (tmp_path / name).touch()
     path = script(tmp_path, command.split(), WORKSPACE)
     assert path == (found and tmp_path / found)

@@ -198,6 +198,8 @@ def test_the_projects_own_package_stands_for_what_it_needs(project, line, tmp_pa
     (note,) = needs.notes
     assert note.startswith(f"requirements.txt, line 2: `{line}` is in the image as it is")
     (found.root / "src").mkdir()
+    assert "found in /workspace/src" in read(found).notes[0]
+    (found.root / "src" / "random.py").touch()
     assert 'PYTHONPATH = "/workspace/src"' in read(found).notes[0]
     changed = project(text.replace("tqdm", "numpy"), requirements__txt=f"six\n{line}\n")
     assert read(changed).digests != needs.digests

@@ -116,9 +116,12 @@ def lock(
 )
 def dockerfile(directory: Path, output: Path | None) -> None:
     """Write the model Dockerfile of a project, for those who want plain Docker."""
+    from torchship.layers.selection import Selection
     from torchship.project import dockerfile as model
 
-    text = model.render(load(directory))
+    project = load(directory)
+    selection = Selection(project.root, exclude=project.exclude)
+    text = model.render(project, paths=(path for _, path in selection))
     if output is None:
         click.echo(text, nl=False)
     else:

@@ -21,6 +21,7 @@ from torchship.oci import cuda, mediatypes
 from torchship.oci.documents import DERIVED_LAYERS
 from torchship.oci.variant import VARIANT
 from torchship.platform import Platform
+from torchship.project import modules
 from torchship.project.project import Metric, Project
 
 UNPACKED_SIZE = "dev.torchship.layer.unpacked-size"
@@ -70,12 +71,15 @@ def assemble(
     project: Project,
     platform: Platform,
     layers: Sequence[Layer],
+    search_path: str = "",
     below: Below | None = None,
     variant: str = "",
     environment: Mapping[str, str] = os.environ,
 ) -> Descriptor:
     """Write config and manifest of one platform's image; return the manifest's descriptor.
 
+    ``search_path`` is a folder of the image in which Python finds the project's packages, before
+    those of the base's own; empty: it is told of none.
     ``below`` is the published image whose layers come first; its variables stay, under ours.
     ``variant`` names what the image is one of several for; its label and the returned
     descriptor, which goes into an index, say so.
@@ -94,7 +98,7 @@ def assemble(
         "os": platform.os,
         "config": {
             "User": f"{layout.UID}:{layout.GID}",
-            "Env": [f"{k}={v}" for k, v in _variables(project, below).items()],
+            "Env": [f"{k}={v}" for k, v in _variables(project, search_path, below).items()],
             "Cmd": list(project.command),
             "WorkingDir": layout.WORKDIR,
             "Labels": _labels(project, layers, created) | ({VARIANT: variant} if variant else {}),
@@ -127,10 +131,13 @@ def index(store: Shelf, manifests: Sequence[Descriptor]) -> Descriptor:
     return store.put(canonical.encode(document), mediatypes.OCI_INDEX)
 
 
-def _variables(project: Project, below: Below | None) -> Mapping[str, str]:
+def _variables(project: Project, search_path: str, below: Below | None) -> Mapping[str, str]:
     found = {**(below.environment if below else {}), **_ENVIRONMENT}
     if below and below.environment.get("PATH"):
         found["PATH"] = f"{layout.VENV}/bin:{below.environment['PATH']}"
+    if search_path:
+        others = found.get(modules.VARIABLE)
+        found[modules.VARIABLE] = f"{search_path}:{others}" if others else search_path
     return {**found, **project.environment}
 
 

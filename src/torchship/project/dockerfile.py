@@ -7,24 +7,26 @@ of a package index, which may hold a password and differs from machine to machin
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
 
 from torchship import canonical
 from torchship.errors import ProjectError, UsageError
-from torchship.project import builds, requirements, textfile
+from torchship.project import builds, modules, requirements, textfile
 from torchship.project.project import ENVIRONMENT, PYPROJECT, SUITES, WORKSPACE, DataFile, Project
 from torchship.project.requirements import Requirements
 
 VENV = "/opt/venv"
+OUTPUT = "/output"
 
 _FETCH = "python3 -c 'import sys, urllib.request as http; http.urlretrieve(*sys.argv[1:])'"
 """Slim images have neither curl nor wget; they have Python."""
 
 
-def render(project: Project) -> str:
+def render(project: Project, *, paths: Iterable[str] = ()) -> str:
     """Return the Dockerfile; each instruction stands below what it is for.
 
+    ``paths`` are those of the project that go into the image: packages in ``src/`` are found.
     Raises `ProjectError` where the requirements cannot be read, and `UsageError` for what a
     Dockerfile has no words for: anything of several lines.
     """
@@ -47,6 +49,7 @@ def render(project: Project) -> str:
         *_requirements(needs, project),
         *_data(project.data),
         *_environment(project),
+        *_search_path(project, paths),
         _code(project),
         _run(project),
     ]
@@ -128,9 +131,11 @@ def _indexes(project: Project) -> str:
 def _variables() -> str:
     return (
         "# ENV stays: print at once, so that docker logs shows each line as it comes; the venv "
-        "first.\n"
+        "first;\n"
+        "# and where a program leaves what it gives, for those that ask.\n"
         "ENV PYTHONUNBUFFERED=1 \\\n"
-        f"    PATH={VENV}/bin:$PATH"
+        f"    PATH={VENV}/bin:$PATH \\\n"
+        f"    TORCHSHIP_OUTPUT={OUTPUT}"
     )
 
 
@@ -149,11 +154,11 @@ def _packages(names: Sequence[str]) -> Iterator[str]:
 def _user(project: Project) -> str:
     # Where ../data leads: torchvision's examples download to it.
     baked = any(f"{file.path}/".startswith("/data/") for file in project.data)
-    folders = WORKSPACE if baked else f"{WORKSPACE} /data"
+    folders = f"{WORKSPACE} {OUTPUT}" if baked else f"{WORKSPACE} {OUTPUT} /data"
     return (
         "# RUN runs a command, and keeps what it changed as a layer. The program gets a user of "
         "its own:\n"
-        "# whoever breaks out of it is not root.\n"
+        "# whoever breaks out of it is not root. These directories it may write to.\n"
         "RUN useradd --uid 1000 --create-home user \\\n"
         f"    && install --directory --owner=user --group=user {folders}"
     )
@@ -285,6 +290,15 @@ def _quoted(value: str) -> str:
     """Write a value so that Docker takes it as it is: it would replace $NAME."""
     escaped = "".join(f"\\{letter}" if letter in '\\"$' else letter for letter in value)
     return f'"{escaped}"'
+
+
+def _search_path(project: Project, paths: Iterable[str]) -> Iterator[str]:
+    place = modules.search_path(project, paths)
+    if place:
+        yield (
+            "# Where Python looks for the code's packages, which are copied and not installed.\n"
+            f"ENV {modules.VARIABLE}={place}"
+        )
 
 
 def _code(project: Project) -> str:

@@ -39,7 +39,7 @@ def overlooked(project: Project) -> tuple[str, ...]:
     path = project.root / PYPROJECT
     document = tables.parse(path) if path.is_file() else {}
     settings = _at(document, "tool", "torchship")
-    notes = (*notes, *_other_python(project, settings))
+    notes = (*notes, *_other_python(project, settings), *_programs(document))
     if project.requirements is None:
         return (*_without(project), *_unread(project, document), *_locks(project), *notes)
     if "requirements" in settings:
@@ -148,6 +148,18 @@ def _other_python(project: Project, settings: Mapping[str, object]) -> Iterator[
         yield (
             f".python-version says {wanted}, and the image has Python {project.python}: "
             f'python = "{wanted}" and base = "{base}" in {SETTINGS} take that one'
+        )
+
+
+def _programs(document: Mapping[str, object]) -> Iterator[str]:
+    """Say that programs which only an installation of the project would make are not there."""
+    names = [*_at(document, "project", "scripts"), *_at(document, "project", "gui-scripts")]
+    if names:
+        more = len(names) - _NAMED
+        rest = f" and {counted(more, 'other')}" if more > 0 else ""
+        yield (
+            f"programs of [project.scripts] ({', '.join(names[:_NAMED])}{rest}) are not in the "
+            "image, as the project is not installed: use python -m"
         )
 
 

@@ -20,10 +20,11 @@ def script(root: Path, command: Sequence[str], workspace: PurePosixPath) -> Path
     """
     for place, word in enumerate(command):
         if word == "-m" and command[place + 1 : place + 2]:
-            inside = root.joinpath(*command[place + 1].split("."))
-            for path in (inside.with_suffix(".py"), inside / "__main__.py"):
-                if path.is_file():
-                    return path
+            for top in (root, root / "src"):
+                inside = top.joinpath(*command[place + 1].split("."))
+                for path in (inside.with_suffix(".py"), inside / "__main__.py"):
+                    if path.is_file():
+                        return path
         if not word.endswith(".py"):
             continue
         named = PurePosixPath(word)

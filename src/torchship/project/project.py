@@ -72,7 +72,8 @@ class Project(Struct, frozen=True, kw_only=True):
     ``requirements`` names the file, in the project, that lists what it needs:
     ``requirements.txt``, ``pylock.toml`` or ``pyproject.toml``; None where it needs nothing.
     ``torch`` names builds of torch: of several, each makes a variant of the image, and the first
-    is what those get who choose none. ``requires_python`` is what ``[project]`` says of versions.
+    is what those get who choose none. ``requires_python`` is what ``[project]`` says of versions;
+    ``is_package`` tells that its pyproject.toml has that table, or says how to build a package.
     """
 
     root: Path
@@ -93,6 +94,7 @@ class Project(Struct, frozen=True, kw_only=True):
     metrics: tuple[Metric, ...] = ()
     seed: str | None = None
     requires_python: str = ""
+    is_package: bool = False
 
     @property
     def variants(self) -> tuple[str, ...]:
@@ -125,6 +127,8 @@ def load(root: Path, *, command: Sequence[str] = ()) -> Project:
         name=default_name(root, document),
         has_deps="dependencies" in (*metadata, *_dynamic(metadata)),
     )
+    if document.keys() & {"project", "build-system"}:
+        project = replace(project, is_package=True)
     wanted = metadata.get("requires-python")
     if isinstance(wanted, str):
         project = replace(project, requires_python=wanted.strip())

@@ -181,8 +181,10 @@ class Reader:
         (self.requirements if required else self.constraints).extend(needs)
         self.digests[PYPROJECT] = Digest.of(canonical.encode(list(needs)))
         where = "its modules are found in /workspace"
-        if (self._root / "src").is_dir():
+        if next(self._root.glob("src/*.py"), None) is not None:
             where = 'for modules in src, set environment = { PYTHONPATH = "/workspace/src" }'
+        elif (self._root / "src").is_dir():
+            where = "its packages are found in /workspace/src"
         self.notes.append(f"{at}: `{line}` is in the image as it is, not installed; {where}")
 
     def _index(self, option: str, value: str, at: str, folder: Path) -> None:
