@@ -97,8 +97,8 @@ def record(
                 )
             progress.say(
                 "no `seed` in [tool.torchship]: the program runs as it is each time, and "
-                "where it seeds itself, all runs are the same one; "
-                'seed = "--seed {seed}", or "SEED={seed}" for a variable, gives it one'
+                "where it seeds itself, all runs are the same one; to give it one, write "
+                'seed = "--seed {seed}", or "SEED={seed}" for a variable'
             )
         progress.say(announced(stated.metrics))
         folder = run_directory(output, ready.image.descriptor.digest)
