@@ -221,7 +221,7 @@ def test_no_directory(machine):
     [
         ("nothing-here\n", ["no index has a package nothing-here"]),
         ("leaf==2\nother\n", ["do not resolve", "leaf==2"]),
-        ("sealed\n", ["sealed has no wheel for linux/amd64, Python 3.11", "pip wheel"]),
+        ("sealed\n", ["sealed==1.0 has no wheel for linux/amd64, Python 3.11", "pip wheel"]),
         ("leaf >>> 3\n", ["requirements.txt, line 1", "is not a requirement"]),
         ("-e ./other\n", ["requirements.txt, line 1", "editable"]),
         ("-e .\n", ["requirements.txt, line 1", "only a build of the project could tell"]),

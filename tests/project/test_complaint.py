@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from torchship.project.complaint import may_pass, wanted
+from torchship.platform import Platform
+from torchship.project.complaint import explain, may_pass, wanted
+from torchship.project.target import Target
 
 TRYING = (
     "error: Request failed after 3 retries\n  cause: Failed to fetch: `https://h.invalid/leaf/`\n"
@@ -55,3 +57,16 @@ def test_who_wants_another_version_is_taken_from_the_proof(proof, said):
     found = wanted("torch", proof, by="own", but="torch==3+cpu")
     assert said in found
     assert bool(found) is bool(said)
+
+
+def test_the_wheel_to_build_is_of_the_version_that_is_wanted():
+    """The newest would not fit; the command can be copied into a shell as it is."""
+    proof = (
+        "  cause: Because antlr4>=4.9,<=4.9.3 has no usable wheels and only the following versions "
+        "of antlr4 are available:\n    antlr4>=4.9,<=4.9.3\n    antlr4>4.10.dev0\n"
+        "  And because conf==2.3.0 depends on antlr4==4.9.*, we can conclude\n"
+    )
+    error = explain(proof, Target.of(Platform("linux", "amd64"), "3.11.2"))
+    assert error.message.startswith("antlr4==4.9.* has no wheel for linux/amd64")
+    assert error.message.endswith("; conf==2.3.0 needs it")
+    assert "-w wheels 'antlr4==4.9.*'`" in error.hint

@@ -6,6 +6,8 @@ Addresses of indexes often hold passwords: of one that does not answer, the host
 from __future__ import annotations
 
 import re
+import shlex
+from collections.abc import Mapping
 from urllib.parse import urlsplit
 
 from torchship.errors import IndexUnreachable, ResolveError
@@ -22,10 +24,11 @@ _UNKNOWN = re.compile(r"Name or service not known|nodename nor servname provided
 _BUSY = ("408", "429")  # RFC 9110: Request Timeout; RFC 6585: Too Many Requests
 _STATUS = re.compile(r"HTTP status[^(]*\((\d{3})[^)]*\)|status code (\d{3})|\b(401|403)\b")
 _UNBUILT = re.compile(
-    r"(?:all versions of )?([A-Za-z0-9._-]+?)(?:[=<>!~][^ ]*)? ha(?:ve|s) no usable wheels"
+    r"(?:all versions of )?([A-Za-z0-9._-]+?)([=<>!~][^ ]*)? ha(?:ve|s) no usable wheels"
 )
 _HINTED = re.compile(r"Wheels are (?:required|available) for `([^`]+)`")
-_UNTAGGED = re.compile(r"([A-Za-z0-9._-]+?)(?:[=<>!~][^ ]*)? ha(?:ve|s) no wheels with a matching ")
+_UNTAGGED = re.compile(r"([A-Za-z0-9._-]+?)([=<>!~][^ ]*)? ha(?:ve|s) no wheels with a matching ")
+_ONE = re.compile(r"==[^=]+")
 _DAMAGED = re.compile(r"Failed to extract archive: (\S+\.whl) (.*)")
 _ABSENT = re.compile(r"([A-Za-z0-9._-]+) was not found in the (?:package registry|provided)")
 _BUILD = re.compile(r"there is no version of torch==([\w.]+)\+(cpu|xpu|cu\d+|rocm[\d.]+)\b")
@@ -34,9 +37,9 @@ _BUILD = re.compile(r"there is no version of torch==([\w.]+)\+(cpu|xpu|cu\d+|roc
 def explain(stderr: str, target: Target) -> ResolveError:
     """Return the error that tells what uv told on its standard error."""
     text = readable(stderr)
-    names = _named(text)
-    if names:
-        return no_wheel(names, target)
+    needs = _without_wheel(text)
+    if needs:
+        return no_wheel(needs, target)
     if _UNREACHABLE.search(text):
         status = _STATUS.search(text)
         why = next(filter(None, status.groups()), "") if status else _last(text)
@@ -79,13 +82,20 @@ def explain(stderr: str, target: Target) -> ResolveError:
     )
 
 
-def no_wheel(names: tuple[str, ...], target: Target) -> ResolveError:
-    """Return the error for packages that are there, but not as wheels that would fit."""
-    listed, has = ", ".join(names), "has" if len(names) == 1 else "have"
+def no_wheel(needs: Mapping[str, str], target: Target) -> ResolveError:
+    """Return the error for packages that are there, but not as wheels that would fit.
+
+    Each is a name, with versions where these are known, ``docopt==0.6.2``, and has what needs it;
+    the empty text where that is unknown, or the project.
+    """
+    first, by = next(iter(needs.items()))
+    listed, has = ", ".join(needs), "has" if len(needs) == 1 else "have"
+    wanting = f"; {by} needs it" if by and len(needs) == 1 else ""
     return ResolveError(
-        f"{listed} {has} no wheel for {target.platform}, Python {target.minor}",
-        hint=f"build one into a folder, `pip wheel --no-deps -w wheels {names[0]}`, and name the "
-        "folder: `--find-links ./wheels` in requirements.txt, or PIP_FIND_LINKS",
+        f"{listed} {has} no wheel for {target.platform}, Python {target.minor}{wanting}",
+        hint="require a version that has one, or build one into a folder, "
+        f"`pip wheel --no-deps -w wheels {shlex.quote(first)}`, and name the folder: "
+        "`--find-links ./wheels` in requirements.txt, or PIP_FIND_LINKS",
     )
 
 
@@ -132,11 +142,25 @@ def readable(stderr: str) -> str:
     return _ADDRESS.sub("(address)", text)
 
 
-def _named(text: str) -> tuple[str, ...]:
-    found = [*_UNBUILT.findall(text), *_UNTAGGED.findall(text)]
-    if not found:
-        found = _HINTED.findall(text)
-    return tuple(dict.fromkeys(name for name in found if name not in ("of", "versions")))
+def _without_wheel(text: str) -> Mapping[str, str]:
+    """Return the requirements that no wheel satisfies, each with what needs it, where that is told.
+
+    With the versions wanted where uv's proof has them: of another package, or in the project.
+    """
+    versions: dict[str, set[str]] = {}
+    for name, version in (*_UNBUILT.findall(text), *_UNTAGGED.findall(text)):
+        versions.setdefault(name, set()).add(version)
+    if not versions:
+        versions = {name: set() for name in _HINTED.findall(text)}
+    needs = {}
+    for name, found in versions.items():
+        if name in ("of", "versions"):
+            continue
+        alone = "".join(found)
+        dependent = re.search(rf"(\S+) depends? on {re.escape(name)}([=<>!~][^\s]*[^\s,])", text)
+        version = alone if _ONE.fullmatch(alone) else dependent[2] if dependent else ""
+        needs[f"{name}{version}"] = dependent[1] if dependent else ""
+    return needs
 
 
 def _index(stderr: str) -> str:

@@ -135,7 +135,7 @@ def select(
             if place == own.resolve():
                 continue
         if not isinstance(artifact, PackageWheel):
-            raise complaint.no_wheel((package.name,), target)
+            raise complaint.no_wheel({str(package.name): ""}, target)
         wheels = (_found(wheel, pylock) for wheel in package.wheels or ())
         fitting = [wheel for wheel in wheels if _rank(wheel, rank) < len(rank)]
         fitting.sort(key=lambda wheel: wheel.filename)
