@@ -306,6 +306,19 @@ def test_a_mistyped_directory_is_no_strangers_image(machine):
     assert "docker.io/library/misc" in said
 
 
+def test_a_name_that_is_nearly_an_images_is_answered_with_it(machine):
+    """A directory's own name is not always its image's; whoever builds it is told what that is."""
+    project = machine.project("time_sequence")
+    machine.build(project)
+    machine.torchship("run", "time_sequences").fails("the store has time-sequence;", status=2)
+    machine.torchship("inspect", "time_sequence").fails("there is time-sequence;")
+    said = "the image is called project-59a4e313"
+    other = machine.project("실험")
+    assert said in machine.torchship("build", other).err
+    assert said not in machine.torchship("build", other).err
+    assert said not in machine.torchship("build", other, "-t", "named").err
+
+
 def test_options_of_the_program_go_behind_dashes(machine):
     """Whoever forgets them is told."""
     answer = machine.torchship("run", machine.project(), "--epochs", "1")

@@ -19,6 +19,7 @@ from torchship.derive import derive
 from torchship.digest import Digest
 from torchship.errors import StoreError, WheelError
 from torchship.layers.archive import Entry
+from torchship.layers.source import LARGE, SourceRecipe, collect
 from torchship.oci.store import Store
 from torchship.progress import SILENT
 
@@ -64,7 +65,9 @@ def store(tmp_path) -> Store:
     return Store.open(tmp_path / "store")
 
 
-def made(store, recipes, gather=lambda wanted: dict.fromkeys(wanted, Path(__file__))):
+def made(
+    store, recipes, gather=lambda wanted: dict.fromkeys(wanted, Path(__file__)), progress=SILENT
+):
     """Derive recipes that need no Python."""
     return derive(
         recipes,
@@ -72,7 +75,7 @@ def made(store, recipes, gather=lambda wanted: dict.fromkeys(wanted, Path(__file
         base=(),
         gather=gather,
         interpreter=lambda base: None,
-        progress=SILENT,
+        progress=progress,
     )
 
 
@@ -124,6 +127,28 @@ def test_files_are_gathered_only_for_what_is_made(store):
         store, [FileRecipe(name="a", needs=(first,)), FileRecipe(name="b", needs=(second,))], gather
     )
     assert asked == [{first}, {second}]
+
+
+def test_what_is_large_in_the_source_is_told_with_where_data_belong(store, tmp_path):
+    """When its layer is made, which every edit makes again; three ways keep data out of it."""
+
+    lines: list[str] = []
+
+    class Heard:
+        say = lines.append
+        task = SILENT.task
+
+    (tmp_path / "project").mkdir()
+    with (tmp_path / "project" / "images.bin").open("wb") as stream:
+        stream.truncate(LARGE)
+    tree = collect(tmp_path / "project")
+    recipe = SourceRecipe(root=tmp_path / "project", files=tree.files)
+    for _ in range(2):
+        made(store, [recipe], progress=Heard())
+    (line,) = lines
+    assert "images.bin (67.1 MB)" in line
+    for way in (".dockerignore", "[[tool.torchship.data]] (and TORCHSHIP_MIRRORS=$PWD)", "run -v"):
+        assert way in line
 
 
 def test_an_error_in_a_worker_arrives_whole(store):

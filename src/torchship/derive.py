@@ -111,7 +111,8 @@ def _tell_large(source: SourceRecipe, progress: Progress) -> None:
         rest = f" and {counted(more, 'other file')}" if more > 0 else ""
         progress.say(
             f"large in the source layer, which every edit makes again: {names}{rest}; "
-            ".dockerignore leaves out what the program does not need"
+            ".dockerignore leaves out what the program does not need, [[tool.torchship.data]] (and "
+            "TORCHSHIP_MIRRORS=$PWD) gives data a layer of its own, and `run -v` mounts them"
         )
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from torchship.errors import ProjectError, UsageError
 from torchship.platform import Platform
-from torchship.project.project import component, default_name, load
+from torchship.project.project import component, default_name, is_unnamed, load
 
 SHA = "440fcabf73cc546fa21475e81ea370265605f56be210a4024d2ca8f203523609"
 
@@ -97,6 +97,17 @@ def test_a_program_in_place_of_its_directory_is_refused_with_the_directory(tmp_p
 def test_the_default_name_is_a_repository_component(tmp_path, folder, name):
     """Whatever a directory is called, its image has a valid name, and another than the next."""
     assert default_name(tmp_path / folder, {}) == name
+
+
+@pytest.mark.parametrize(
+    ("folder", "settings", "unnamed"),
+    [("실험", "", True), ("mnist 실험", "", False), ("실험", 'name = "x"\n', False)],
+)
+def test_a_name_with_nothing_of_the_directorys_is_known(
+    project, tmp_path, folder, settings, unnamed
+):
+    """Such a name says nothing to people, who may want to give another."""
+    assert is_unnamed(project(f"[tool.torchship]\n{settings}", root=tmp_path / folder)) is unnamed
 
 
 def test_a_name_in_two_normal_forms_is_one(tmp_path):

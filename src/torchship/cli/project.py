@@ -223,7 +223,9 @@ def built(
     from torchship.amounts import size
     from torchship.layers.selection import left_out
     from torchship.oci.describe import describe
+    from torchship.oci.reference import LATEST
     from torchship.project import lock as lockfile
+    from torchship.project.project import SETTINGS, is_unnamed
 
     began = time.monotonic()
     path = lock_file or project.root / lockfile.FILENAME
@@ -237,6 +239,12 @@ def built(
     variants = (variant,) if variant and len(project.torch) > 1 else ()
     if names_out := left_out(project.root, exclude=project.exclude):
         progress.say(results_left_out(names_out))
+    own = [name for name in names if name.familiar == f"{project.name}:{LATEST}"]
+    if own and is_unnamed(project) and store.entries().get(own[0]) is None:
+        progress.say(
+            f"the image is called {project.name}, as its name can have no letter of the "
+            f"directory's: `name` in {SETTINGS} gives it another"
+        )
     pins = pipeline.locked(project, path, store=store, platforms=wanted, progress=progress)
     if approve is not None:
         for platform in wanted:

@@ -181,10 +181,12 @@ def _target(
             ) from None
         if "/" not in target:
             # Most likely a mistyped directory: not to be answered with a stranger's image.
+            near = store.nearest(target)
+            meant = f"the store has {near}; else " if near else ""
             raise UsageError(
                 f"there is neither a directory {target} here nor an image of that name in the "
                 "store",
-                hint=f"name a directory, or an image by its full reference: {HUB}/{OFFICIAL}"
+                hint=f"{meant}name a directory, or an image by its full reference: {HUB}/{OFFICIAL}"
                 f"{target}",
             ) from None
         # imported here: a run of what is in the store speaks to no registry

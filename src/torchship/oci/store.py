@@ -44,6 +44,7 @@ from torchship.oci.blobs import Blobs, BlobWriter, ResumedWriter
 from torchship.oci.derived import Derived
 from torchship.oci.documents import MANIFEST_LIMIT
 from torchship.oci.folders import private
+from torchship.oci.nearest import nearest
 from torchship.oci.origins import Origins
 from torchship.oci.reference import Reference
 from torchship.progress import SILENT, Progress
@@ -279,10 +280,16 @@ class Store:
         return descriptor
 
     def _not_found(self, text: str) -> ImageNotFound:
+        near = self.nearest(text)
+        meant = f"there is {near}; " if near else ""
         return ImageNotFound(
             f"the store holds no image {text}",
-            hint="`torchship images` lists what is there; `torchship build` makes one",
+            hint=f"{meant}`torchship images` lists what is there; `torchship build` makes one",
         )
+
+    def nearest(self, text: str) -> str:
+        """Return the name in the store that is most like a text; empty: none is like it."""
+        return nearest(text, (image.reference for image in self.images()))
 
     # -- holding and locking
 

@@ -145,6 +145,12 @@ def default_name(root: Path, document: Mapping[str, object]) -> str:
     return component(named if isinstance(named, str) and named else root.resolve().name)
 
 
+def is_unnamed(project: Project) -> bool:
+    """Tell whether the image's name has nothing of the directory's: no letter can stand in it."""
+    folder = project.root.resolve().name
+    return not _known(folder) and project.name == component(folder)
+
+
 def component(name: str) -> str:
     """Turn a name into a repository component (distribution-spec, "Pulling manifests").
 
@@ -152,14 +158,18 @@ def component(name: str) -> str:
     is ``my-experience``. Where letters of other scripts are lost, a hash of the name takes their
     place, so that two such names stay two: ``실험`` is ``project-`` and eight digits.
     """
-    letters = unicodedata.normalize("NFKD", name)
-    plain = letters.encode("ascii", "ignore").decode().lower()
-    known = re.sub(r"[^a-z0-9]+", "-", plain).strip("-")[:100].strip("-")
+    letters, known = unicodedata.normalize("NFKD", name), _known(name)
     if all(char.isascii() for char in letters if char.isalnum()):
         return known or "project"
     # macOS has names in another normal form than Linux has them
     digest = hashlib.sha256(unicodedata.normalize("NFC", name).encode("utf-8", "surrogateescape"))
     return f"{known or 'project'}-{digest.hexdigest()[:8]}"
+
+
+def _known(name: str) -> str:
+    """Return what of a name can stand in a repository component."""
+    plain = unicodedata.normalize("NFKD", name).encode("ascii", "ignore").decode().lower()
+    return re.sub(r"[^a-z0-9]+", "-", plain).strip("-")[:100].strip("-")
 
 
 def _table(document: Mapping[str, object], key: str, path: str) -> Mapping[str, object]:
