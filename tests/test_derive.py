@@ -131,7 +131,6 @@ def test_files_are_gathered_only_for_what_is_made(store):
 
 def test_what_is_large_in_the_source_is_told_with_where_data_belong(store, tmp_path):
     """When its layer is made, which every edit makes again; three ways keep data out of it."""
-
     lines: list[str] = []
 
     class Heard:
