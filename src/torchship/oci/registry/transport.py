@@ -213,8 +213,9 @@ class Transport:
                 try:
                     context.wrap_socket(plain, server_hostname=origin.host).close()
                 except OSError as fault:  # ssl.SSLError is one
-                    # A server that asks for the client's own certificate does speak it.
-                    return "ALERT" in getattr(fault, "reason", "")
+                    # A server that asks for the client's own certificate does speak it. Where
+                    # a connection just ended, some Pythons give None for a reason.
+                    return "ALERT" in (getattr(fault, "reason", None) or "")
         except OSError as fault:
             url = f"{origin.scheme}://{self._address}/v2/"
             raise Interrupted(
