@@ -39,6 +39,7 @@ print(json.dumps({
     },
 }))
 pathlib.Path("written").write_text("the directory is the user's")
+pathlib.Path(os.environ["TORCHSHIP_OUTPUT"], "metrics.json").write_text("so is this one")
 """
 
 

@@ -69,7 +69,7 @@ def test_build_and_run_word_for_word(dockerd, built, digits):
 def test_default_command_and_output(dockerd, built, digits, tmp_path):
     """Without a command the image runs main.py, and what it writes can be copied out."""
     dockerd.docker("run", f"-v{digits}:/data/mnist:ro", "--name=plain", TAG, timeout=600)
-    dockerd.docker("cp", "plain:/workspace/output/metrics.json", tmp_path)
+    dockerd.docker("cp", "plain:/output/metrics.json", tmp_path)
     assert json.loads((tmp_path / "metrics.json").read_text())["epochs"] == 14
 
 
