@@ -193,8 +193,8 @@ def without_interpreter(lock, **changes):
 def test_packages_in_src_are_found_where_they_are_in_the_image(machine):
     """What .dockerignore leaves out of the image does not count."""
     root = machine.project(settings=PLAIN + '[project]\nname = "own"\n')
-    (root / "src" / "pkg").mkdir(parents=True)
-    (root / "src" / "pkg" / "__init__.py").touch()
+    (root / "src" / "own").mkdir(parents=True)
+    (root / "src" / "own" / "__init__.py").touch()
 
     def variables():
         store = machine.store

@@ -23,12 +23,17 @@ def clean(text: str, *, keep: str = "") -> str:
     )
 
 
+_BLANKS = "\u00a0\u3000"
+"""Blanks that are not the usual one, and do nothing to a terminal."""
+
+
 def one_line(text: str) -> str:
     """Make one line of a text, which may be a stranger's, or hold what a program explained.
 
     So nobody can print a second line that looks like one of ours.
     """
-    return clean(text.replace("\r\n", " ").replace("\n", " ").replace("\t", " "))
+    text = text.replace("\r\n", " ").replace("\n", " ").replace("\t", " ")
+    return clean(text, keep=_BLANKS)
 
 
 class Display(Progress, Protocol):

@@ -96,7 +96,7 @@ def test_a_folder_that_is_closed_to_its_owner_is_opened(top):
         "others": {"file"},
         "listed": {"file"},
     }
-    assert (folder / "others").stat().st_mode & 0o777 == 0o711
+    assert (folder / "others").stat().st_mode & 0o777 == 0o511
 
 
 def test_what_is_taken_out_is_left_out(top):

@@ -1,5 +1,6 @@
 """Folders of the store."""
 
+import errno
 import os
 from pathlib import Path
 
@@ -51,3 +52,27 @@ def test_what_is_no_folder_is_not_removed(tmp_path):
     assert remove(tmp_path / "link") == remove(tmp_path / "file") == 0
     assert (tmp_path / "file").exists()
     assert remove(tmp_path / "missing") == 0
+
+
+def test_what_a_broken_off_removal_left_goes(tmp_path):
+    """Another one, of the same number of a process, does not stumble over it."""
+    top = tmp_path / "top"
+    for name in (".removed-1-1", ".removed-1-2", "a"):
+        (top / name / "below" / "further").mkdir(parents=True)
+        (top / name / "below" / "file").write_bytes(b"12")
+    assert remove(top) == 6
+    assert not top.exists()
+
+
+def test_folders_that_cannot_be_moved_go_where_they_are(tmp_path, monkeypatch):
+    """An overlay may refuse to rename a folder of a lower layer (EXDEV)."""
+
+    def refuse(path, target):
+        raise OSError(errno.EXDEV, "Invalid cross-device link")
+
+    top = tmp_path / "top"
+    (top / "a" / "b" / "c").mkdir(parents=True)
+    (top / "a" / "b" / "file").write_bytes(b"12")
+    monkeypatch.setattr(Path, "rename", refuse)
+    assert remove(top) == 2
+    assert not top.exists()

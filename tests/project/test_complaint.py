@@ -5,36 +5,8 @@ from __future__ import annotations
 import pytest
 
 from torchship.platform import Platform
-from torchship.project.complaint import explain, may_pass, wanted
+from torchship.project.complaint import explain, wanted
 from torchship.project.target import Target
-
-TRYING = (
-    "error: Request failed after 3 retries\n  cause: Failed to fetch: `https://h.invalid/leaf/`\n"
-)
-
-
-@pytest.mark.parametrize(
-    ("cause", "passes"),
-    [
-        ("dns error\n  cause: failed to lookup address: Name or service not known", False),
-        (
-            "dns error\n  cause: failed to lookup address: Temporary failure in name resolution",
-            True,
-        ),
-        ("error sending request\n  cause: operation timed out", True),
-        ("HTTP status server error (503 Service Unavailable) for url (https://h.invalid/)", True),
-        ("HTTP status client error (429 Too Many Requests) for url (https://h.invalid/)", True),
-        ("HTTP status client error (403 Forbidden) for url (https://h.invalid/)", False),
-    ],
-)
-def test_only_what_may_be_over_in_a_moment_is_asked_again(cause, passes):
-    """A name that nobody knows stays unknown, and a refusal a refusal."""
-    assert may_pass(f"{TRYING}  cause: {cause}\n") is passes
-
-
-def test_requirements_that_contradict_each_other_are_not_asked_again():
-    """The network has nothing to do with it."""
-    assert not may_pass("  × No solution found: Because you require leaf<1.0 and leaf>1.0, ...")
 
 
 @pytest.mark.parametrize(

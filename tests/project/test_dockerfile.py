@@ -181,7 +181,7 @@ def test_what_is_left_out_of_the_image_is_named(project):
 
 def test_packages_in_src_are_found(project):
     """As in the image that torchship builds; what stays out of it does not count."""
-    one = project('[project]\nname = "x"\n')
+    one = project('[project]\nname = "pkg"\n')
     assert "\nENV PYTHONPATH=/workspace/src\n" in render(one, paths=["src/pkg/__init__.py"])
     assert "PYTHONPATH" not in render(one)
 

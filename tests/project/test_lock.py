@@ -366,3 +366,10 @@ def test_a_platform_that_comes_or_goes_is_one_line():
     one, both = made(entry(AMD64, wheel("a"))), made(entry(AMD64, wheel("a")), entry(ARM64))
     assert changes(one, both) == ("linux/arm64 added",)
     assert changes(both, one) == ("linux/arm64 removed",)
+
+
+def test_several_builds_instead_of_one_are_told_as_such():
+    """The wheels are not gone: they are those of each build now."""
+    one = made(entry(AMD64, wheel("a")), entry(ARM64, wheel("torch", "2.13.0+cpu")))
+    assert changes(one, varied()) == ("linux/amd64 cpu added", "linux/amd64 cu130 added")
+    assert changes(varied(), one) == ("linux/amd64 cpu removed", "linux/amd64 cu130 removed")

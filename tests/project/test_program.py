@@ -52,3 +52,9 @@ def test_what_a_command_starts(tmp_path, command, found):
         (tmp_path / name).touch()
     path = script(tmp_path, command.split(), WORKSPACE)
     assert path == (found and tmp_path / found)
+
+
+def test_the_words_of_a_shell_are_no_file(tmp_path):
+    """However long they are, and whatever they end in."""
+    words = ["bash", "-c", "set -e; " + "python -u prepare.py && " * 40 + "python train.py"]
+    assert script(tmp_path, words, WORKSPACE) is None

@@ -255,3 +255,9 @@ def test_dynamic_fields_are_a_list(project):
 def test_continued_lines_keep_the_number_of_their_first():
     """Errors point at where a requirement begins."""
     assert list(logical_lines("a \\\n  b\n# c\n\nd#e\nf # g")) == [(1, "a b"), (5, "d#e"), (6, "f")]
+
+
+def test_the_folder_of_a_user_whom_nobody_knows_is_not_there(project):
+    """A home that cannot be found is told as any other path is."""
+    with pytest.raises(ProjectError, match=r"~nobody-here/wheels, which does not exist"):
+        read(project(requirements__txt="-f ~nobody-here/wheels\nleaf\n"))

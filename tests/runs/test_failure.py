@@ -40,6 +40,12 @@ def test_other_failures_are_no_want_of_a_network(tmp_path, said):
         (b"ModuleNotFoundError: No module named 'sklearn.svm'\n", "sklearn"),
         (b"caught ModuleNotFoundError: No module named 'x', going on\n", None),
         (b"ModuleNotFoundError: No module named '\x1b[2J'\n", None),
+        (
+            b"ModuleNotFoundError: No module named 'tomllib'\n\nDuring handling of ...\n"
+            b"ModuleNotFoundError: No module named 'tomli'\n",
+            "tomli",
+        ),
+        (b"ModuleNotFoundError: No module named 'wandb'\nValueError: bad lr\n", None),
     ],
 )
 def test_a_module_that_is_not_in_the_image_is_named(tmp_path, said, named):

@@ -63,7 +63,7 @@ def test_several_runs_of_which_none_began_leave_nothing(tmp_path):
     """Nor does the directory, as far as it was made, stand in the way of the next."""
     found = RecordDirectory.at(tmp_path / "mine")
     assert (found.path / MARK).read_bytes() == MARKED
-    RecordDirectory.at(tmp_path / "mine").discard()
+    found.discard()
     assert not found.path.exists()
     begun = RecordDirectory.create(tmp_path, IMAGE, NOW)
     begun.run(1, 1)
@@ -77,3 +77,13 @@ def test_a_parent_that_is_a_file_is_an_error_with_its_path(tmp_path):
     with pytest.raises(StoreError, match="cannot make the run directory") as caught:
         RunDirectory.create(tmp_path / "runs", IMAGE, NOW)
     assert caught.value.hint
+
+
+def test_an_empty_folder_of_the_users_stays_when_a_recording_never_begins(tmp_path):
+    """Only a folder that was made for it goes."""
+    mine = tmp_path / "mine"
+    mine.mkdir()
+    RecordDirectory.at(mine).discard()
+    RecordDirectory.at(tmp_path / "made").discard()
+    assert [path.name for path in tmp_path.iterdir()] == ["mine"]
+    assert not list(mine.iterdir())

@@ -50,7 +50,8 @@ class _Group(click.Group):
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        if args[0] not in _MODULES and not args[0].startswith("-"):
+        told = not ctx.resilient_parsing  # completion asks as well, and wants no answer
+        if told and args[0] not in _MODULES and not args[0].startswith("-"):
             meant = foreign.meant(args[0], _MODULES)
             raise click.UsageError(f"No such command {clean(args[0])!r}.{meant}", ctx)
         return super().resolve_command(ctx, args)

@@ -204,7 +204,8 @@ def launch(
             variant=variant,
         )
         store.release()  # a cluster takes what it needs: `prune` need not wait for the job's end
-        check_command(command, found.image.command)
+        if not found.image.entrypoint:  # which what follows -- would be the arguments of
+            check_command(command, found.image.command)
         stated = declared(found.image)
         seeds_of_runs = _planned(chosen, count, stated)
         request = Request(

@@ -130,7 +130,8 @@ def prepare(target: str, options: Options, progress: Progress) -> Ready:
     top, name = _target(target, options, suiting, decided, store, progress)
     taken = options.variant or _variant(store, top, options.platform, suiting)
     image = pipeline.ready(store, top, options.platform, variant=taken, progress=progress)
-    check_command(options.command, image.command)
+    if not image.entrypoint:  # which what follows -- would be the arguments of
+        check_command(options.command, image.command)
     decision = decided(cuda.of_image(image))
     if decision.said:
         progress.say(decision.said)

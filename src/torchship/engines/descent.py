@@ -14,6 +14,7 @@ from collections.abc import Iterator
 
 from msgspec import Struct
 
+_TO_LOOK = stat.S_IRUSR | stat.S_IXUSR
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
@@ -66,9 +67,9 @@ def walk(top: int) -> Iterator[Opened]:
 def enter(name: str, inside: int) -> int:
     """Open a folder of an open one, and open it to the caller where it is closed to them."""
     found = os.stat(name, dir_fd=inside, follow_symlinks=False)
-    closed = stat.S_ISDIR(found.st_mode) and found.st_mode & stat.S_IRWXU != stat.S_IRWXU
+    closed = stat.S_ISDIR(found.st_mode) and found.st_mode & _TO_LOOK != _TO_LOOK
     if closed and found.st_uid == os.geteuid():
-        change_mode(name, stat.S_IMODE(found.st_mode) | stat.S_IRWXU, inside)
+        change_mode(name, stat.S_IMODE(found.st_mode) | _TO_LOOK, inside)
     return os.open(name, _FOLDER, dir_fd=inside)
 
 

@@ -107,6 +107,8 @@ def disarm(folder: Path) -> bool:
                     continue
                 try:
                     change_mode(found.name, mode & ~_BORROWED, found.inside)
+                except FileNotFoundError:  # gone meanwhile
+                    continue
                 except PermissionError:
                     none_left = False
     except OSError:  # a closed folder of another user's, or one that changes meanwhile
@@ -123,7 +125,10 @@ class _Entry(Struct, frozen=True, kw_only=True):
 def _entries(top: int) -> Iterator[_Entry]:
     for opened in walk(top):
         for name in (*opened.folders, *opened.files):
-            status = os.stat(name, dir_fd=opened.descriptor, follow_symlinks=False)
+            try:
+                status = os.stat(name, dir_fd=opened.descriptor, follow_symlinks=False)
+            except FileNotFoundError:  # gone meanwhile
+                continue
             yield _Entry(name=name, inside=opened.descriptor, status=status)
 
 

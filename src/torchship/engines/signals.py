@@ -31,3 +31,20 @@ def heard(handle: Handler, numbers: Collection[signal.Signals] = FORWARDED) -> I
     finally:
         for number, handler in before:
             signal.signal(number, handler)
+
+
+@contextmanager
+def held(numbers: Collection[signal.Signals]) -> Iterator[None]:
+    """Let none of these signals break off what is inside.
+
+    One that came meanwhile counts when that is done: then `KeyboardInterrupt` is raised.
+    """
+    came = []
+
+    def note(number: int, frame: FrameType | None) -> None:  # noqa: ARG001 (their signature)
+        came.append(number)
+
+    with heard(note, numbers):
+        yield
+    if came:
+        raise KeyboardInterrupt

@@ -111,6 +111,8 @@ def unpack(layer: Layer, open_layer: OpenLayer, unpacked: Path) -> Path:
 def _keep(unpacked: Path) -> None:
     try:
         private(unpacked)
+        if not os.access(unpacked, os.R_OK | os.X_OK):  # another user's, who keeps it for themself
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
     except OSError as error:
         raise StoreError(
             f"{unpacked} cannot be kept from other users: {error.strerror}", hint=_ELSEWHERE

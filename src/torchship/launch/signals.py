@@ -5,10 +5,10 @@ from __future__ import annotations
 import signal
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from types import FrameType
 
-from torchship.engines.signals import heard
+from torchship.engines.signals import held
 
 _ENDING = (signal.SIGTERM, signal.SIGHUP)
 
@@ -33,18 +33,9 @@ def interrupting() -> Iterator[None]:
             signal.signal(number, handler)
 
 
-@contextmanager
-def undisturbed() -> Iterator[None]:
+def undisturbed() -> AbstractContextManager[None]:
     """Let none of them, nor Ctrl-C, break off what is inside: a job is being deleted.
 
     One that came meanwhile counts when that is done: then `KeyboardInterrupt` is raised.
     """
-    came = []
-
-    def note(number: int, frame: FrameType | None) -> None:  # noqa: ARG001 (their signature)
-        came.append(number)
-
-    with heard(note, (signal.SIGINT, *_ENDING)):
-        yield
-    if came:
-        raise KeyboardInterrupt
+    return held((signal.SIGINT, *_ENDING))

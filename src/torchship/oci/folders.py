@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import secrets
 import stat
 from pathlib import Path
 
@@ -29,25 +31,34 @@ def remove(folder: Path) -> int:
         return 0
     size = 0
     waiting = [folder]
-    serial = 0
     while waiting:
         current = waiting[-1]
         current.chmod(0o700)
         below = []
-        for entry in os.scandir(current):
+        with os.scandir(current) as found:
+            entries = list(found)
+        for entry in entries:
             if entry.is_dir(follow_symlinks=False):
                 below.append(entry)
             else:
                 size += entry.stat(follow_symlinks=False).st_size
                 os.unlink(entry.path)  # noqa: PTH108 (one call for each of many thousand files)
-        for entry in below:
-            # Moved up to the top, so that no path grows with the depth of the tree
-            serial += 1
-            flat = folder / f".removed-{os.getpid()}-{serial}"
-            Path(entry.path).chmod(0o700)
-            os.rename(entry.path, flat)  # noqa: PTH104
-            waiting.append(flat)
+        waiting += [_lifted(Path(entry.path), folder) for entry in below]
         if not below:
             waiting.pop()
             current.rmdir()
     return size
+
+
+def _lifted(path: Path, top: Path) -> Path:
+    """Move a folder up to the top, so that no path grows with the depth; return where it is."""
+    flat = top / f".removed-{secrets.token_hex(8)}"
+    path.chmod(0o700)
+    try:
+        path.rename(flat)
+    except OSError as error:
+        # rename(2): a folder of an overlay's lower layer may have to stay where it is
+        if error.errno != errno.EXDEV:
+            raise
+        return path
+    return flat

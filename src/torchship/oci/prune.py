@@ -168,7 +168,9 @@ def _may_be_in_use(store: Store, digest: Digest) -> bool:
 def _sweep_unpacked(store: Store, keep: set[Digest]) -> tuple[int, int]:
     names = {digest.hex for digest in keep}
     folders, size = 0, 0
-    for path in store.unpacked.iterdir() if store.unpacked.is_dir() else ():
+    with durable.writing(store.unpacked):
+        present = tuple(store.unpacked.iterdir()) if store.unpacked.is_dir() else ()
+    for path in present:
         if path.name.partition(".")[0] in names:
             continue
         if path.is_dir() and not path.is_symlink():

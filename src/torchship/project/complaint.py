@@ -20,8 +20,6 @@ _UNPARSED = re.compile(r"Couldn't parse (?:requirement|.*?) in `?([^`\s]+)`?")
 _UNREACHABLE = re.compile(
     r"error sending request|Request failed|Failed to fetch|timed out|dns error"
 )
-_UNKNOWN = re.compile(r"Name or service not known|nodename nor servname provided")
-_BUSY = ("408", "429")  # RFC 9110: Request Timeout; RFC 6585: Too Many Requests
 _STATUS = re.compile(r"HTTP status[^(]*\((\d{3})[^)]*\)|status code (\d{3})|\b(401|403)\b")
 _UNBUILT = re.compile(
     r"(?:all versions of )?([A-Za-z0-9._-]+?)([=<>!~][^ ]*)? ha(?:ve|s) no usable wheels"
@@ -115,19 +113,6 @@ def wanted(name: str, message: str, *, by: str, but: str) -> str:
             return f"wants {need}"
         return f"brings {who}, which needs {need}"
     return ""
-
-
-def may_pass(stderr: str) -> bool:
-    """Tell whether what uv tells of an index that gives nothing may be over in a moment.
-
-    A host that nobody knows stays unknown, and a refusal a refusal.
-    """
-    text = readable(stderr)
-    status = _STATUS.search(text)
-    if status:
-        code = next(filter(None, status.groups()), "")
-        return code in _BUSY or not code.startswith("4")
-    return bool(_UNREACHABLE.search(text)) and not _UNKNOWN.search(text)
 
 
 def readable(stderr: str) -> str:

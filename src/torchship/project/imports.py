@@ -12,11 +12,12 @@ from torchship.project.project import WORKSPACE, Project
 
 _FILES = 500  # of the project, that are looked into
 # What the Python of an image may have, and a newer one, that looks, has no more.
-_FORMER = frozenset(
+_PYTHONS = frozenset(
     (
         *("aifc", "asynchat", "asyncore", "audioop", "cgi", "cgitb", "chunk", "crypt", "distutils"),
         *("imghdr", "imp", "lib2to3", "mailcap", "nis", "nntplib", "ossaudiodev", "pipes", "smtpd"),
         *("sndhdr", "spwd", "sunau", "telnetlib", "uu", "xdrlib"),
+        "__main__",  # the program itself
     )
 )
 
@@ -39,7 +40,7 @@ def foreign(project: Project) -> tuple[str, ...]:
         path = waiting.pop()
         for name, level in _imported(path):
             top = name.partition(".")[0]
-            if not level and (top in sys.stdlib_module_names or top in _FORMER):
+            if not level and (top in sys.stdlib_module_names or top in _PYTHONS):
                 continue
             around = roots if not level else path.parents[level - 1 : level]
             files = _files(around, name)
@@ -81,7 +82,12 @@ def _imported(path: Path) -> Iterator[tuple[str, int]]:
             yield from ((name, node.level) for name in names)
         elif isinstance(node, ast.Try) and node.handlers:
             waiting += node.finalbody
-        elif isinstance(node, ast.If) and ast.unparse(node.test).endswith("TYPE_CHECKING"):
+        elif isinstance(node, ast.If) and _is_type_checking(node.test):
             waiting += node.orelse
         else:
             waiting += ast.iter_child_nodes(node)
+
+
+def _is_type_checking(test: ast.expr) -> bool:
+    name = test.attr if isinstance(test, ast.Attribute) else getattr(test, "id", "")
+    return name == "TYPE_CHECKING"

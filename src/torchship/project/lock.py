@@ -146,6 +146,9 @@ def save(lock: Lock, path: Path) -> None:
     lockfile.write(lock, path)
 
 
+_BASE, _ALONE, _VARIANT = "base", "wheels", "wheels of a variant"
+
+
 def changes(old: Lock, new: Lock) -> tuple[str, ...]:
     """Say in lines what a new lock changes: ``linux/amd64: numpy 2.0.0 -> 2.1.0``.
 
@@ -153,11 +156,13 @@ def changes(old: Lock, new: Lock) -> tuple[str, ...]:
     """
     before, after = _versions(old), _versions(new)
     lines = []
-    for where in sorted(before.keys() | after.keys()):
-        if where not in before or where not in after:
-            lines.append(f"{where} {'added' if where in after else 'removed'}")
+    for key in sorted(before.keys() | after.keys()):
+        where, kind = key
+        if key not in before or key not in after:
+            if kind != _ALONE:  # its platform is told, or the variants that stand for it
+                lines.append(f"{where} {'added' if key in after else 'removed'}")
             continue
-        held, taken = before[where], after[where]
+        held, taken = before[key], after[key]
         for name in sorted(held.keys() | taken.keys()):
             was, now = held.get(name), taken.get(name)
             if was is None:
@@ -169,14 +174,15 @@ def changes(old: Lock, new: Lock) -> tuple[str, ...]:
     return tuple(lines)
 
 
-def _versions(lock: Lock) -> Mapping[str, Mapping[str, str]]:
-    """Return the version of everything that a lock pins, by where it is and by name."""
-    found: dict[str, dict[str, str]] = {"data": {pin.path: pin.digest.short for pin in lock.data}}
+def _versions(lock: Lock) -> Mapping[tuple[str, str], Mapping[str, str]]:
+    """Return the version of everything that a lock pins, by where it is, what it is and name."""
+    found = {("data", _BASE): {pin.path: pin.digest.short for pin in lock.data}}
     for entry in lock.platforms:
-        below = found.setdefault(str(entry.platform), {})
+        below = found.setdefault((str(entry.platform), _BASE), {})
         if entry.base.digest:
             below[entry.base.reference] = entry.base.digest.short
         below.update((pin.name, pin.version) for pin in entry.base.packages)
-        wheels = found.setdefault(f"{entry.platform} {entry.variant}".strip(), {})
-        wheels.update((pin.name, pin.version) for pin in entry.wheels)
+        where = f"{entry.platform} {entry.variant}".strip()
+        wheels = {pin.name: pin.version for pin in entry.wheels}
+        found[where, _VARIANT if entry.variant else _ALONE] = wheels
     return found

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import warnings
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
@@ -25,7 +26,7 @@ def script(root: Path, command: Sequence[str], workspace: PurePosixPath) -> Path
                 for path in (inside.with_suffix(".py"), inside / "__main__.py"):
                     if path.is_file():
                         return path
-        if not word.endswith(".py"):
+        if not word.endswith(".py") or re.search(r"\s", word):  # a shell's whole script
             continue
         named = PurePosixPath(word)
         if named.is_absolute() and named.is_relative_to(workspace):
@@ -64,6 +65,9 @@ def _is_program(path: Path) -> bool:
     """Tell whether a file has ``if __name__ == "__main__":``."""
     tree = parsed(path)
     return any(
-        isinstance(node, ast.If) and ast.unparse(node.test) == "__name__ == '__main__'"
+        isinstance(node, ast.If)
+        and isinstance(node.test, ast.Compare)
+        and isinstance(node.test.left, ast.Name)
+        and node.test.left.id == "__name__"
         for node in (tree.body if tree else ())
     )

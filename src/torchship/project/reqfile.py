@@ -8,6 +8,7 @@ may see a comment where the other sees an option.
 from __future__ import annotations
 
 import codecs
+import os
 import re
 import shlex
 from collections.abc import Iterator, Mapping
@@ -194,7 +195,8 @@ class Reader:
             if re.search(r"\s", value) or _UNWRITABLE.search(value):
                 raise ProjectError(f"{at}: {option} takes one address, not {bare(value)!r}")
         elif option != "--no-index":
-            place = (folder / Path(value).expanduser()).resolve()
+            # Path's own raises where it knows no such user
+            place = (folder / os.path.expanduser(value)).resolve()  # noqa: PTH111
             if not place.exists():
                 raise ProjectError(f"{at}: {option} names {value}, which does not exist")
             value = str(place)
@@ -299,7 +301,7 @@ def _unquoted(value: str, at: str) -> str:
     try:
         return " ".join(shlex.split(value))
     except ValueError as error:
-        raise ProjectError(f"{at}: the quotes of {value!r} do not match: {error}") from None
+        raise ProjectError(f"{at}: the quotes of {bare(value)!r} do not match: {error}") from None
 
 
 def _text(path: Path, name: str, included: str) -> str:

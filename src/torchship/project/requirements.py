@@ -71,10 +71,9 @@ def read(project: Project) -> Requirements:
         return Requirements(file=None)
     path = project.root / project.requirements
     own = project.root / PYPROJECT
-    settings = uvsettings.of_project(project.root, tables.parse(own) if own.is_file() else {})
-    if path.name == PYPROJECT:
-        return _pyproject(project, path, settings)
-    if path.suffix == ".toml":
+    document = tables.parse(own) if own.is_file() else {}
+    if path.suffix == ".toml" and path.name != PYPROJECT:
+        settings = uvsettings.of_project(project.root, document, following=uvsettings.PLACES)
         meaning = Digest.of(canonical.encode(_plain(tables.parse(path))))
         return Requirements(
             file=path,
@@ -82,6 +81,9 @@ def read(project: Project) -> Requirements:
             names=None,
             settings=settings,
         )
+    settings = uvsettings.of_project(project.root, document)
+    if path.name == PYPROJECT:
+        return _pyproject(project, path, settings)
     reader = reqfile.Reader(project.root)
     reader.file(path)
     return Requirements(

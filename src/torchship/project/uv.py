@@ -34,7 +34,6 @@ from torchship.project.question import Question
 from torchship.project.target import Target
 
 _LOOKING = threading.Lock()
-_RETRIES = "UV_HTTP_RETRIES"
 
 
 class Found(Struct, frozen=True, kw_only=True):
@@ -75,11 +74,7 @@ def _run(asked: Question, folder: Path, output: Path) -> None:
     command += ["--no-index"] if settings.no_index else []
     command += ["--prerelease", "allow"] if settings.prerelease else []
     command += ["--output-file", output.name, *question.write(asked, folder)]
-    # uv asks a host that nobody knows four times: without a network, many seconds for nothing.
-    answer = _start(command, folder, {_RETRIES: "0", **environment})
-    hasty = answer.returncode != 0 and _RETRIES not in environment
-    if hasty and complaint.may_pass(answer.stderr):
-        answer = _start(command, folder, environment)
+    answer = _start(command, folder, environment)
     if answer.returncode != 0:
         raise complaint.explain(answer.stderr, asked.target)
 

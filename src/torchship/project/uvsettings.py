@@ -33,6 +33,9 @@ _SHARED = frozenset(
         *("exclude-newer", "exclude-newer-package", "dependency-metadata"),
     }
 )
+PLACES = frozenset({"index", "index-url", "extra-index-url", "find-links", "no-index"})
+"""Settings that say where to look; a lock already says what is wanted."""
+
 _REQUIREMENTS = ("constraint-dependencies", "override-dependencies")
 _PROJECT = _SHARED | {*_REQUIREMENTS, "exclude-dependencies"}
 # How this machine reaches an index, and whom it trusts, is the user's to say.
@@ -63,11 +66,13 @@ _PATHS = frozenset({"SSL_CERT_DIR", "SSL_CERT_FILE", "SSL_CLIENT_CERT", "UV_CACH
 
 _BUILDS = "nothing is built from source"
 _EXTRAS = "list what is needed in `dependencies`"
+_WHOLE = "what is needed is in the image with all that it needs"
 _YOURS = "set it in your own uv settings"
 _UNFOLLOWED: Mapping[str, str] = MappingProxyType(
     {
         **dict.fromkeys(("no-binary", "no-binary-package"), _BUILDS),
         **dict.fromkeys(("all-extras", "extra", "group"), _EXTRAS),
+        **dict.fromkeys(("no-deps", "no-emit-package"), _WHOLE),
         **dict.fromkeys(("allow-insecure-host", "keyring-provider"), _YOURS),
     }
 )
@@ -85,19 +90,22 @@ class UvSettings(Struct, frozen=True, kw_only=True):
     unfollowed: tuple[str, ...] = ()
 
 
-def of_project(root: Path, document: Mapping[str, object]) -> UvSettings:
+def of_project(
+    root: Path, document: Mapping[str, object], *, following: Collection[str] | None = None
+) -> UvSettings:
     """Read a project's settings: ``uv.toml``, else ``[tool.uv]`` of its pyproject.toml.
 
-    ``document`` is the latter file. As for uv, one of the two counts; unlike for uv, none of
-    the folders above does. Raises `ProjectError` for what is not of its form, and for
-    requirements that no wheel satisfies.
+    ``document`` is the latter file; ``following`` are the settings that count, unless all do. As
+    for uv, one of the two counts; unlike for uv, none of the folders above does. Raises
+    `ProjectError` for what is not of its form, and for requirements that no wheel satisfies.
     """
     name, where, table = PYPROJECT, "[tool.uv]", tool_uv(document)
     if os.path.lexists(root / UV_TOML):
         name = where = UV_TOML
         table = tables.parse(root / UV_TOML)
     try:
-        found = _followed(table, _PROJECT, _SHARED, where)
+        counting = _PROJECT if following is None else _PROJECT & set(following)
+        found = _followed(table, counting, _SHARED & counting, where)
     except ValueError as fault:
         raise ProjectError(f"{fault}: uv's settings in {name} have another form") from None
     pip = table.get("pip")

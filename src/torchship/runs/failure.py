@@ -13,10 +13,10 @@ _OFFLINE = re.compile(
     rb"|No address associated with hostname|Network is unreachable"
     rb"|Could not resolve host|unable to resolve host address|dns error: failed to lookup"
 )
-# The last line of Python's traceback. Of a dotted name, the first part is what is installed.
-_MODULE = re.compile(
-    rb"^ModuleNotFoundError: No module named '(\w{1,80})(?:\.[\w.]{1,200})?'", re.M
-)
+# The last line of a traceback of Python's. One before it may have been handled.
+_ERROR = re.compile(rb"^[A-Za-z_][\w.]{0,200}(?:Error|Exception|Exit|Interrupt)\b.*", re.M)
+# Of a dotted name, the first part is what is installed.
+_MODULE = re.compile(rb"ModuleNotFoundError: No module named '(\w{1,80})(?:\.[\w.]{1,200})?'")
 
 
 def hint(log: Path, *, network: bool) -> str | None:
@@ -32,7 +32,8 @@ def hint(log: Path, *, network: bool) -> str | None:
         return None
     if not network and _OFFLINE.search(said):
         return "the program had no network: --network gives it"
-    if absent := _MODULE.search(said):
+    errors = _ERROR.findall(said)
+    if errors and (absent := _MODULE.match(errors[-1])):
         name = absent[1].decode(errors="replace")
         return f"no module {name} in the image: add what has it to the project's requirements"
     return None

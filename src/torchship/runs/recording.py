@@ -104,7 +104,7 @@ def _recorded(
     folders = []
     for place, seed in enumerate(plan.seeds, start=1):
         folder = directory.run(seed, place)
-        done.append(_once(plan, engine, declared, seed, folder))
+        done.append(_once(plan, engine, declared, seed, folder, directory))
         folders.append(folder)
         progress.say(_told(done[-1], place, len(plan.seeds)))
         if done[-1].run.status != 0:
@@ -118,7 +118,7 @@ def _recorded(
     again = None
     if plan.repeat and all(each.run.status == 0 for each in done):
         folder = directory.repeat()
-        again = _once(plan, engine, declared, plan.seeds[0], folder)
+        again = _once(plan, engine, declared, plan.seeds[0], folder, directory)
         folders.append(folder)
         progress.say(f"once more: {_told(again, 1, 1)}")
     if before and not plan.afresh:
@@ -176,7 +176,12 @@ def with_seed(request: Request, declared: Declared, seed: int | None) -> Request
 
 
 def _once(
-    plan: Plan, engine: Engine, declared: Declared, seed: int | None, folder: RunDirectory
+    plan: Plan,
+    engine: Engine,
+    declared: Declared,
+    seed: int | None,
+    folder: RunDirectory,
+    directory: RecordDirectory,
 ) -> Execution:
     request = replace(with_seed(plan.request, declared, seed), output=folder.output, log=folder.log)
     try:
@@ -192,7 +197,7 @@ def _once(
             )
     except TorchshipError:
         folder.discard()
-        RecordDirectory(path=folder.path.parent).discard()  # unless others have run before it
+        directory.discard()  # unless others have run before it
         raise
 
 

@@ -83,9 +83,10 @@ class RunDirectory:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RecordDirectory:
-    """The files of several runs of one image, under ``path``."""
+    """The files of several runs of one image, under ``path``; ``made`` as a run's."""
 
     path: Path
+    made: bool = True
 
     @classmethod
     def create(cls, parent: Path, image: Digest, now: datetime) -> RecordDirectory:
@@ -98,15 +99,17 @@ class RecordDirectory:
     def at(cls, path: Path) -> RecordDirectory:
         """Use a folder that the user named; it may exist, but must be empty."""
         check(path)
+        made = not path.exists()
         _make(path)
         _mark(path)
-        return cls(path=path)
+        return cls(path=path, made=made)
 
     def discard(self) -> None:
         """Remove the directory where no run has left anything in it."""
         with suppress(OSError):
             _unmark(self.path)
-            self.path.rmdir()
+            if self.made:
+                self.path.rmdir()
 
     def run(self, seed: int | None, place: int) -> RunDirectory:
         """Make the directory of one run: by its seed, or by its place where it has none."""

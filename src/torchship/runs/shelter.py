@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import signal
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from torchship.engines.handover import disarm
+from torchship.engines.signals import held
 
 _OTHERS = 0o077
+# Some mounts of storage elsewhere know no modes: what is in them, the mount's options decide.
+_NO_MODES = frozenset({errno.EPERM, errno.ENOTSUP, errno.ENOSYS})
 
 
 @contextmanager
@@ -26,14 +31,25 @@ def sheltered(output: Path) -> Iterator[None]:
     try:
         found = os.fstat(folder)
         mode = stat.S_IMODE(found.st_mode)
-        mine = found.st_uid == os.geteuid()
-        if mine:
-            os.fchmod(folder, mode & ~_OTHERS)
+        closed = found.st_uid == os.geteuid() and _changed(folder, mode & ~_OTHERS)
         try:
             yield
         finally:
-            harmless = disarm(output)
-            if mine and harmless:
-                os.fchmod(folder, mode)
+            # Ctrl-C may still come again and again, for the program's sake: it waits a moment
+            with held((signal.SIGINT,)):
+                harmless = disarm(output)
+                if closed and harmless:
+                    os.fchmod(folder, mode)
     finally:
         os.close(folder)
+
+
+def _changed(folder: int, mode: int) -> bool:
+    """Give an open folder a mode; return whether its file system knows modes."""
+    try:
+        os.fchmod(folder, mode)
+    except OSError as error:
+        if error.errno not in _NO_MODES:
+            raise
+        return False
+    return True
